@@ -1,0 +1,64 @@
+/**
+ * What lies under an overlay: a read-only run of bytes of known size. Today a raw file or a block device, open as one
+ * descriptor that all threads share (positional reads only). Called by the overlay on the worker that serves a
+ * request; opening and checking is `open.ts`, on the main thread.
+ */
+import { readSync } from 'node:fs';
+import { EIO, ENXIO, type Errno, errnoOf, OK } from '../lib/errno.ts';
+import { lseek, lseekResult, SEEK_DATA, SEEK_HOLE } from '../sys/libc.ts';
+
+/** What a worker needs to read the base; plain data that can be posted to it. */
+export interface BaseDescriptor {
+  /** Open for reading only. */
+  readonly fd: number;
+  /** Bytes, as found when it was opened; a later change of the file's size changes nothing here. */
+  readonly sizeBytes: number;
+  /** A block device has no holes to ask for. */
+  readonly hasHoles: boolean;
+}
+
+export class Base {
+  readonly sizeBytes: number;
+  readonly #fd: number;
+  readonly #hasHoles: boolean;
+
+  constructor(descriptor: BaseDescriptor) {
+    this.sizeBytes = descriptor.sizeBytes;
+    this.#fd = descriptor.fd;
+    this.#hasHoles = descriptor.hasHoles;
+  }
+
+  /**
+   * Reads exactly `length` bytes, all of them below `sizeBytes`.
+   *
+   * @returns EIO when the base has become shorter than it was, never a short read; else what the file system says
+   */
+  read(offset: number, length: number, into: Uint8Array, at: number): Errno {
+    let done = 0;
+    try {
+      while (done < length) {
+        const bytes = readSync(this.#fd, into, at + done, length - done, offset + done);
+        if (bytes === 0) return EIO;
+        done += bytes;
+      }
+    } catch (error) {
+      return errnoOf(error);
+    }
+    return OK;
+  }
+
+  /** The first byte at or after `offset` that is data in the base, or `end` if there is none before it. */
+  nextData(offset: number, end: number): number {
+    if (!this.#hasHoles) return Math.min(offset, end);
+    const errno = lseek(this.#fd, offset, SEEK_DATA);
+    if (errno === ENXIO) return end;
+    // A file system that cannot tell has no holes (lseek(2)).
+    return errno === OK ? Math.min(lseekResult(), end) : Math.min(offset, end);
+  }
+
+  /** The first byte at or after `offset` that lies in a hole of the base, or `end` if there is none before it. */
+  nextHole(offset: number, end: number): number {
+    if (!this.#hasHoles) return end;
+    return lseek(this.#fd, offset, SEEK_HOLE) === OK ? Math.min(lseekResult(), end) : end;
+  }
+}

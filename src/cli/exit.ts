@@ -1,0 +1,30 @@
+/**
+ * The one place that turns an error into a message and an exit code. The codes are listed in the README; scripts rely
+ * on them.
+ */
+import { CowfsError, type ErrorKind, reasonOf } from '../lib/error.ts';
+
+export const EXIT_OK = 0;
+
+export const EXIT_CODES: Readonly<Record<ErrorKind, number>> = {
+  failed: 1,
+  usage: 2,
+  refused: 3,
+  missing: 4,
+};
+
+/** `cowfs run` passes its command's exit code on; these say that the command never ran (as env(1), timeout(1)). */
+export const RUN_EXIT = { failed: 125, notExecutable: 126, notFound: 127 } as const;
+
+/** Prints one line (the stack too, when asked for) and says how to exit. */
+export function reportError(error: unknown, verbose: boolean): number {
+  process.stderr.write(`cowfs: ${reasonOf(error)}\n`);
+  if (verbose && error instanceof Error) {
+    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) process.stderr.write(`${cause.stack}\n`);
+  }
+  return error instanceof CowfsError ? EXIT_CODES[error.kind] : EXIT_CODES.failed;
+}
+
+export function warn(message: string): void {
+  process.stderr.write(`cowfs: warning: ${message}\n`);
+}

@@ -1,0 +1,23 @@
+/**
+ * `cowfs mount --foreground`: the mount lives in this process, its log goes to the terminal, and the signals of a
+ * service manager or a terminal end it.
+ */
+import { exitNow } from '../sys/libc.ts';
+import { openJournal } from '../daemon/journal.ts';
+import { MountDaemon } from '../daemon/mount-daemon.ts';
+import type { MountOptions } from '../daemon/options.ts';
+import { EXIT_OK, reportError, warn } from './exit.ts';
+
+export async function serveForeground(options: MountOptions): Promise<never> {
+  const journal = await openJournal(options, true);
+  const daemon = await MountDaemon.start(options, journal);
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => daemon.detach());
+  for (const warning of daemon.warnings) warn(warning);
+  process.stdout.write(`${daemon.diskPath}\n`);
+  try {
+    await daemon.ended;
+    return exitNow(EXIT_OK);
+  } catch (error) {
+    return exitNow(reportError(error, true));
+  }
+}

@@ -1,0 +1,94 @@
+/**
+ * `cowfs mount`: starts a daemon and returns when the disk can be opened, or serves in the foreground.
+ */
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import type { Readable } from 'node:stream';
+import type { Command } from 'commander';
+import { CowfsError } from '../lib/error.ts';
+import type { MountOptions } from '../daemon/options.ts';
+import { parseStartReport, REPORT_FD } from '../daemon/start-report.ts';
+import { warn } from './exit.ts';
+import { addMountOptions, toMountOptions } from './mount-options.ts';
+
+export function registerMount(program: Command): void {
+  const command = program
+    .command('mount')
+    .summary('show a base image as a disk to write to')
+    .description('Shows <base> as a virtual raw disk in <mountpoint>. Writes go to a temporary store; unmounting discards them.')
+    .argument('<base>', 'a raw disk image or a block device; never written to')
+    .argument('<mountpoint>', 'an existing directory')
+    .option('--foreground', 'stay, and log to standard error');
+  addMountOptions(command)
+    .addHelpText(
+      'after',
+      `
+Examples:
+  cowfs mount base.img /mnt/vm
+  qemu-system-x86_64 -drive file=/mnt/vm/disk.raw,format=raw
+  cowfs mount base.img /mnt/vm --store /dev/shm --max-store 4G
+  cowfs mount disk.qcow2 /mnt/vm --name disk.qcow2
+  cowfs mount /dev/sdb /mnt/evidence --read-only`,
+    )
+    .action(async (base: string, mountpoint: string, raw: Parameters<typeof toMountOptions>[2] & { foreground?: boolean }) => {
+      const { canonicalMountpoint } = await import('../daemon/mountpoint.ts');
+      const options = await toMountOptions(base, canonicalMountpoint(mountpoint), raw);
+      if (raw.foreground === true) {
+        const { serveForeground } = await import('./foreground.ts');
+        await serveForeground(options);
+      } else {
+        await startDaemon(options);
+      }
+    });
+}
+
+async function startDaemon(options: MountOptions): Promise<void> {
+  const { handedOver } = await import('../transport/kernel/mount.ts');
+  const main = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
+  // A descriptor that a parent mounted for us keeps its number in the daemon.
+  const inherited = handedOver(options.mountpoint) ? Number(options.mountpoint.split('/').at(-1)) : REPORT_FD;
+  const stdio: ('ignore' | 'pipe' | number)[] = ['ignore', 'ignore', options.trace ? 2 : 'pipe', 'pipe'];
+  while (stdio.length < inherited) stdio.push('ignore');
+  if (inherited > REPORT_FD) stdio.push(inherited);
+  const child = spawn(process.execPath, [main, JSON.stringify(options)], { cwd: '/', detached: true, stdio });
+  const [reportText, errorText] = await Promise.all([
+    readLine(child.stdio[REPORT_FD] as Readable),
+    child.stderr === null ? '' : untilReport(child.stderr, child.stdio[REPORT_FD] as Readable),
+    new Promise<void>((resolve, reject) => {
+      child.once('spawn', resolve);
+      child.once('error', (error) => reject(new CowfsError('failed', `the daemon could not start: ${error.message}`, error)));
+    }),
+  ]);
+  const report = parseStartReport(reportText === '' ? errorText : reportText);
+  if (report.code === 'ERROR') {
+    const cause = new Error(report.message);
+    cause.stack = report.stack;
+    throw new CowfsError(report.kind, report.message, cause);
+  }
+  for (const warning of report.warnings) warn(warning);
+  process.stdout.write(`${report.diskPath}\n`);
+  child.stderr?.destroy();
+  child.unref();
+}
+
+/** The first line of a stream, or nothing if it ends before. */
+async function readLine(stream: Readable): Promise<string> {
+  let text = '';
+  for await (const chunk of stream.setEncoding('utf8')) {
+    text += String(chunk);
+    if (text.includes('\n')) break;
+  }
+  return text.split('\n')[0] ?? '';
+}
+
+/** What a daemon that dies at its start says on standard error; once it has reported, nothing more is read. */
+function untilReport(stderr: Readable, report: Readable): Promise<string> {
+  return new Promise((resolve) => {
+    let text = '';
+    stderr.setEncoding('utf8').on('data', (chunk: string) => {
+      text += chunk;
+    });
+    report.once('close', () => resolve(text));
+    stderr.once('close', () => resolve(text));
+  });
+}

@@ -1,0 +1,88 @@
+/**
+ * The doing of `cowfs run`: this process serves the disk and is the parent of the command. If it is killed, the kernel
+ * takes the store and the watcher the mount.
+ */
+import { spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync } from 'node:fs';
+import { constants } from 'node:os';
+import { join } from 'node:path';
+import { EACCES, ENOENT, errnoOf } from '../lib/errno.ts';
+import { CowfsError, reasonOf } from '../lib/error.ts';
+import { openJournal } from '../daemon/journal.ts';
+import { MountDaemon } from '../daemon/mount-daemon.ts';
+import type { MountOptions } from '../daemon/options.ts';
+import { removePrivate } from '../daemon/reap.ts';
+import { runtimeDirectory } from '../daemon/runtime-directory.ts';
+import { exitNow } from '../sys/libc.ts';
+import { isTerminalForeground } from '../sys/processes.ts';
+import { RUN_EXIT, reportError, warn } from './exit.ts';
+
+/** Signals that are passed on. Those of the terminal's keys reach the command without us. */
+const SIGNALS = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGINT', 'SIGQUIT', 'SIGCONT', 'SIGWINCH'] as const;
+const TERMINAL_SIGNALS: readonly string[] = ['SIGINT', 'SIGQUIT', 'SIGWINCH', 'SIGCONT'];
+
+export async function runOnDisk(
+  optionsFor: (mountpoint: string) => Promise<MountOptions>,
+  command: readonly string[],
+  verbose: boolean,
+): Promise<never> {
+  let status: number;
+  try {
+    status = await runCommand(optionsFor, command);
+  } catch (error) {
+    const errno = error instanceof CommandError ? errnoOf(error.cause) : undefined;
+    reportError(error, verbose);
+    status = errno === ENOENT ? RUN_EXIT.notFound : errno === EACCES ? RUN_EXIT.notExecutable : RUN_EXIT.failed;
+  }
+  return exitNow(status);
+}
+
+class CommandError extends CowfsError {}
+
+async function runCommand(
+  optionsFor: (mountpoint: string) => Promise<MountOptions>,
+  command: readonly string[],
+): Promise<number> {
+  const mountpoint = privateDirectory();
+  let daemon: MountDaemon;
+  try {
+    const options = { ...(await optionsFor(mountpoint)), privateMountpoint: true };
+    daemon = await MountDaemon.start(options, await openJournal(options, options.trace));
+  } catch (error) {
+    removePrivate(mountpoint);
+    throw error;
+  }
+  for (const warning of daemon.warnings) warn(warning);
+  try {
+    return await Promise.race([
+      runChild(command, daemon.diskPath),
+      daemon.ended.then(() => Promise.reject(new CowfsError('failed', 'the disk was unmounted while the command ran'))),
+    ]);
+  } finally {
+    daemon.detach();
+    await daemon.ended;
+  }
+}
+
+function privateDirectory(): string {
+  const parent = join(runtimeDirectory(), 'run');
+  mkdirSync(parent, { recursive: true, mode: 0o700 });
+  return mkdtempSync(join(parent, 'disk-'));
+}
+
+/** @returns the exit code to end with: the command's, or 128 and the signal that ended it, as shells say */
+function runChild(command: readonly string[], diskPath: string): Promise<number> {
+  const [file = '', ...args] = command.map((argument) => argument.replaceAll('{}', diskPath));
+  const child = spawn(file, args, { stdio: 'inherit', env: { ...process.env, COWFS_DISK: diskPath } });
+  const passOn = (signal: NodeJS.Signals): void => {
+    if (TERMINAL_SIGNALS.includes(signal) && isTerminalForeground()) return;
+    child.kill(signal);
+  };
+  for (const signal of SIGNALS) process.on(signal, passOn);
+  return new Promise((resolve, reject) => {
+    child.once('error', (error) => {
+      reject(new CommandError('usage', `${file}: ${reasonOf(error)}; check the command after --`, error));
+    });
+    child.once('exit', (code, signal) => resolve(signal === null ? (code ?? 0) : 128 + constants.signals[signal]));
+  });
+}

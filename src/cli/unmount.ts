@@ -1,0 +1,74 @@
+/**
+ * `cowfs unmount`: takes a mount down and waits until the daemon, and with it the store, is gone.
+ */
+import type { Command } from 'commander';
+import { CowfsError, reasonOf } from '../lib/error.ts';
+
+/** How long an unmounted daemon may take to go. */
+const GONE_MS = 10_000;
+
+export function registerUnmount(program: Command): void {
+  program
+    .command('unmount')
+    .alias('umount')
+    .summary('unmount a disk and discard what was written')
+    .description('Unmounts and returns when the daemon is gone and its space is free. Refuses while the disk is open.')
+    .argument('<mountpoint>')
+    .option('--force', 'detach although files are open: their users get errors')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  cowfs unmount /mnt/vm
+  cowfs unmount --force /mnt/vm`,
+    )
+    .action((mountpoint: string, { force }: { force?: boolean }) => unmount(mountpoint, force === true));
+}
+
+async function unmount(givenPath: string, force: boolean): Promise<void> {
+  const { canonicalMountpoint } = await import('../daemon/mountpoint.ts');
+  const { findEntry, isAlive } = await import('../daemon/registry.ts');
+  const { reap, pollUntil } = await import('../daemon/reap.ts');
+  const { mountAt } = await import('../sys/mountinfo.ts');
+  const { MOUNT_TYPE, unmountFuse } = await import('../transport/kernel/mount.ts');
+  const mountpoint = canonicalMountpoint(givenPath);
+  const entry = findEntry(mountpoint);
+  if (entry !== undefined && !isAlive(entry)) {
+    reap(entry);
+    return;
+  }
+  if (entry === undefined && mountAt(mountpoint)?.type !== MOUNT_TYPE) {
+    throw new CowfsError('usage', `${givenPath} is no cowfs mount; \`cowfs list\` shows them`);
+  }
+  if (force && entry !== undefined) {
+    await detach(entry.socket, mountpoint);
+  } else {
+    const reason = unmountFuse(mountpoint, force);
+    if (reason !== undefined) throw await busyError(mountpoint, reason);
+  }
+  if (entry === undefined || pollUntil(() => !isAlive(entry), GONE_MS)) return;
+  if (!force) throw new CowfsError('failed', `unmounted, but the daemon (pid ${entry.pid}) did not end in ${GONE_MS / 1000} s`);
+  process.kill(entry.pid, 'SIGKILL');
+  pollUntil(() => !isAlive(entry), GONE_MS);
+  reap(entry);
+}
+
+/** Asks the daemon to end; takes the mount away over the head of one that does not answer. */
+async function detach(socket: string, mountpoint: string): Promise<void> {
+  const { askDaemon } = await import('../daemon/control.ts');
+  const { unmountFuse } = await import('../transport/kernel/mount.ts');
+  try {
+    await askDaemon(socket, 'detach');
+  } catch (error) {
+    const reason = unmountFuse(mountpoint, true);
+    if (reason !== undefined) throw new CowfsError('failed', `${mountpoint}: ${reason}; ${reasonOf(error)}`, error);
+  }
+}
+
+async function busyError(mountpoint: string, reason: string): Promise<CowfsError> {
+  const { usersBelow } = await import('../sys/processes.ts');
+  const users = usersBelow(mountpoint).map(({ pid, command }) => (pid === 0 ? `loop device ${command}` : `${command}, pid ${pid}`));
+  if (users.length === 0 && !/busy/i.test(reason)) return new CowfsError('refused', `${mountpoint} could not be unmounted: ${reason}`);
+  const who = users.length === 0 ? 'a process that this user cannot see' : users.join('; ');
+  return new CowfsError('refused', `${mountpoint} is in use by ${who}; stop it first, or insist with --force`);
+}

@@ -1,0 +1,42 @@
+/**
+ * Entry of the background daemon: takes its options as JSON in the first argument, mounts, reports on descriptor 3
+ * and serves until the mount is gone. Wiring only. Whoever started it has exited by then.
+ */
+import { closeSync, writeSync } from 'node:fs';
+import { CowfsError, reasonOf } from '../lib/error.ts';
+import { exitNow } from '../sys/libc.ts';
+import { openJournal } from './journal.ts';
+import { MountDaemon } from './mount-daemon.ts';
+import { parseMountOptions } from './options.ts';
+import { REPORT_FD, type StartReport } from './start-report.ts';
+
+function report(message: StartReport): void {
+  writeSync(REPORT_FD, `${JSON.stringify(message)}\n`);
+  closeSync(REPORT_FD);
+}
+
+async function run(): Promise<void> {
+  const options = parseMountOptions(process.argv[2] ?? '');
+  const journal = await openJournal(options, false);
+  let daemon: MountDaemon;
+  try {
+    daemon = await MountDaemon.start(options, journal);
+  } catch (error) {
+    const kind = error instanceof CowfsError ? error.kind : 'failed';
+    report({ code: 'ERROR', kind, message: reasonOf(error), stack: error instanceof Error ? (error.stack ?? '') : '' });
+    exitNow(1);
+  }
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => daemon.detach());
+  report({ code: 'READY', pid: process.pid, diskPath: daemon.diskPath, warnings: daemon.warnings });
+  journal.info(`serving ${options.base} as ${daemon.diskPath}`);
+  try {
+    await daemon.ended;
+    journal.info('unmounted');
+    exitNow(0);
+  } catch (error) {
+    journal.error(reasonOf(error), error instanceof Error ? error.stack : undefined);
+    exitNow(1);
+  }
+}
+
+await run();

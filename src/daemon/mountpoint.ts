@@ -1,0 +1,86 @@
+/**
+ * Checks of the place to mount on, before anything is opened there: what is in the way of a mount is said here, in
+ * words, and a mount whose daemon died is taken away. Main thread of the daemon, before the mount.
+ */
+import { lstatSync, realpathSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { ENOENT, ENOTCONN, errnoOf } from '../lib/errno.ts';
+import { CowfsError, reasonOf } from '../lib/error.ts';
+import { mountAt } from '../sys/mountinfo.ts';
+import { handedOver, MOUNT_TYPE, unmountFuse } from '../transport/kernel/mount.ts';
+
+/**
+ * The canonical path of a mountpoint. Follows links in its parents only: the last component may be a dead mount, which
+ * answers nothing.
+ */
+export function canonicalMountpoint(path: string): string {
+  const absolute = resolve(path);
+  if (handedOver(absolute)) return absolute;
+  try {
+    return realpathSync(absolute);
+  } catch (error) {
+    if (errnoOf(error) === ENOENT) throw missing(path);
+  }
+  try {
+    return join(realpathSync(dirname(absolute)), basename(absolute));
+  } catch (error) {
+    throw new CowfsError('usage', `mountpoint ${path}: ${reasonOf(error)}; check the path`, error);
+  }
+}
+
+/**
+ * Takes away a mount that a daemon left here when it died without a word in the registry.
+ *
+ * @throws CowfsError of kind `refused` when the mount is alive: another user's, as ours are in the registry
+ */
+export function clearDeadMount(mountpoint: string): void {
+  if (mountAt(mountpoint)?.type !== MOUNT_TYPE) return;
+  if (!isDead(mountpoint)) {
+    throw new CowfsError('refused', `${mountpoint} is mounted already, by another user's cowfs; unmount it first`);
+  }
+  const reason = unmountFuse(mountpoint, true);
+  if (reason !== undefined) {
+    throw new CowfsError('refused', `${mountpoint} has a dead mount that cannot be removed: ${reason}`);
+  }
+}
+
+/**
+ * @param inside paths that must not be hidden by the mount, by what they are
+ * @throws CowfsError of kind `usage`
+ */
+export function checkMountpoint(mountpoint: string, inside: ReadonlyMap<string, string>): void {
+  if (handedOver(mountpoint)) return;
+  let isDirectory: boolean;
+  try {
+    isDirectory = lstatSync(mountpoint).isDirectory();
+  } catch (error) {
+    if (errnoOf(error) === ENOENT) throw missing(mountpoint);
+    throw new CowfsError('usage', `mountpoint ${mountpoint}: ${reasonOf(error)}; give another directory`, error);
+  }
+  if (!isDirectory) throw new CowfsError('usage', `mountpoint ${mountpoint} is not a directory; give an empty one`);
+  const prefix = mountpoint === '/' ? '/' : `${mountpoint}/`;
+  for (const [path, what] of inside) {
+    if (path === mountpoint || path.startsWith(prefix)) {
+      throw new CowfsError('usage', `mountpoint ${mountpoint} would hide ${what} (${path}); mount elsewhere`);
+    }
+  }
+}
+
+/** The device number of what is mounted here now. */
+export function mountedDevice(mountpoint: string): string | undefined {
+  return mountAt(mountpoint)?.device;
+}
+
+function missing(path: string): CowfsError {
+  return new CowfsError('usage', `mountpoint ${path} does not exist; make it first: mkdir -p ${path}`);
+}
+
+/** Whether what is mounted here has lost its daemon. */
+export function isDead(mountpoint: string): boolean {
+  try {
+    lstatSync(mountpoint);
+    return false;
+  } catch (error) {
+    return errnoOf(error) === ENOTCONN;
+  }
+}

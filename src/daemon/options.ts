@@ -1,0 +1,70 @@
+/**
+ * What a mount is asked to do: parsed once by the command line, carried as JSON to the daemon process and checked
+ * again there. All paths are absolute.
+ */
+import { CowfsError } from '../lib/error.ts';
+import type { CacheMode } from '../fs/cow-fs.ts';
+import type { LogLevel } from '../lib/log.ts';
+
+export interface MountOptions {
+  readonly base: string;
+  readonly mountpoint: string;
+  /** File name of the disk in the mount. */
+  readonly name: string;
+  readonly storeDirectory: string;
+  /** Size of the disk in bytes, when larger than the base. */
+  readonly sizeBytes?: number;
+  readonly cacheMode: CacheMode;
+  /** Worker threads. */
+  readonly threads: number;
+  readonly readOnly: boolean;
+  readonly allowOther: boolean;
+  /** Quota of the store in bytes. */
+  readonly maxStoreBytes?: number;
+  /** How long cached writes wait for room in a full store. */
+  readonly enospcTimeoutMs: number;
+  readonly logFile?: string;
+  readonly logLevel: LogLevel;
+  readonly trace: boolean;
+  /** Go on although the base is in use. */
+  readonly force: boolean;
+  /** Remove the mountpoint afterwards: it was made for this mount alone (`cowfs run`). */
+  readonly privateMountpoint: boolean;
+}
+
+/** What each field must be; `?` marks those that may be absent. */
+const FIELDS: Record<keyof MountOptions, 'string' | 'number' | 'boolean' | 'string?' | 'number?'> = {
+  base: 'string',
+  mountpoint: 'string',
+  name: 'string',
+  storeDirectory: 'string',
+  sizeBytes: 'number?',
+  cacheMode: 'string',
+  threads: 'number',
+  readOnly: 'boolean',
+  allowOther: 'boolean',
+  maxStoreBytes: 'number?',
+  enospcTimeoutMs: 'number',
+  logFile: 'string?',
+  logLevel: 'string',
+  trace: 'boolean',
+  force: 'boolean',
+  privateMountpoint: 'boolean',
+};
+
+/**
+ * The options that the parent process wrote.
+ *
+ * @throws CowfsError of kind `failed`: only a parent of another version writes something else
+ */
+export function parseMountOptions(json: string): MountOptions {
+  const value: unknown = JSON.parse(json);
+  if (typeof value !== 'object' || value === null) throw new CowfsError('failed', 'mount options are no object');
+  const fields = new Map<string, unknown>(Object.entries(value));
+  for (const [name, type] of Object.entries(FIELDS)) {
+    const field = fields.get(name);
+    const fits = typeof field === type.replace('?', '') || (field === undefined && type.endsWith('?'));
+    if (!fits) throw new CowfsError('failed', `mount option ${name} is ${typeof field}, not ${type}`);
+  }
+  return value as MountOptions;
+}

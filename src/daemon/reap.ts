@@ -1,0 +1,64 @@
+/**
+ * Finishes what a killed daemon and its watcher left: the mount, the registry entry, a private mountpoint. Called by
+ * whoever finds an entry of the dead: a new mount of the place, `list`, `unmount`.
+ */
+import { rmdirSync } from 'node:fs';
+import { CowfsError, reasonOf } from '../lib/error.ts';
+import { ENOENT, errnoOf } from '../lib/errno.ts';
+import { mountAt } from '../sys/mountinfo.ts';
+import { startTimeOf } from '../sys/processes.ts';
+import { MOUNT_TYPE, unmountFuse } from '../transport/kernel/mount.ts';
+import { isDead } from './mountpoint.ts';
+import { allEntries, isAlive, type RegistryEntry, removeEntry } from './registry.ts';
+
+const POLL_MS = 5;
+const WATCHER_MS = 3000;
+
+/**
+ * The watcher goes first: it wakes when the daemon dies and must not meet a new mount at the old place. One that does
+ * not end by itself is killed.
+ *
+ * @throws CowfsError of kind `refused` when the dead mount cannot be taken away
+ */
+export function reap(entry: RegistryEntry): void {
+  const watcherLives = (): boolean => entry.watcherPid > 0 && startTimeOf(entry.watcherPid) === entry.watcherStartTime;
+  if (!pollUntil(() => !watcherLives(), WATCHER_MS)) {
+    process.kill(entry.watcherPid, 'SIGKILL');
+    pollUntil(() => !watcherLives(), WATCHER_MS);
+  }
+  const { mountpoint } = entry;
+  if (mountAt(mountpoint)?.type === MOUNT_TYPE && isDead(mountpoint)) {
+    const reason = unmountFuse(mountpoint, true);
+    if (reason !== undefined) throw new CowfsError('refused', `dead mount ${mountpoint}: ${reason}; umount -l it as root`);
+  }
+  if (entry.privateMountpoint) removePrivate(mountpoint);
+  removeEntry(entry);
+}
+
+/** The entries of live daemons; what the dead left is cleared away. */
+export function liveEntries(): RegistryEntry[] {
+  return allEntries().filter((entry) => {
+    if (isAlive(entry)) return true;
+    reap(entry);
+    return false;
+  });
+}
+
+/** Removes a mountpoint that was made for one mount; it may be gone already. */
+export function removePrivate(mountpoint: string): void {
+  try {
+    rmdirSync(mountpoint);
+  } catch (error) {
+    if (errnoOf(error) !== ENOENT) throw new CowfsError('failed', `${mountpoint}: ${reasonOf(error)}`, error);
+  }
+}
+
+/** Waits for something that no event tells of; false after `timeoutMs`. For commands, not for a daemon at work. */
+export function pollUntil(done: () => boolean, timeoutMs: number): boolean {
+  const sleeper = new Int32Array(new SharedArrayBuffer(4));
+  for (const deadline = performance.now() + timeoutMs; performance.now() < deadline; ) {
+    if (done()) return true;
+    Atomics.wait(sleeper, 0, 0, POLL_MS);
+  }
+  return done();
+}

@@ -1,0 +1,304 @@
+/**
+ * What a mount shows: a directory with its disks in it. Joins the overlay's bytes to names, attributes and handles.
+ * One instance a worker (and one on the main thread for status), all state in shared memory.
+ *
+ * Names cannot be made, moved or removed: those operations have no place here and the transport answers EPERM.
+ */
+import { constants } from 'node:fs';
+import { BLOCK_BYTES } from '../overlay/block.ts';
+import type { Disk } from '../overlay/disk.ts';
+import type { Store } from '../overlay/store.ts';
+import {
+  EACCES,
+  EINVAL,
+  EIO,
+  EISDIR,
+  ENOENT,
+  ENOSYS,
+  ENOTDIR,
+  EOPNOTSUPP,
+  EROFS,
+  type Errno,
+  OK,
+} from '../lib/errno.ts';
+import {
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  FALLOC_FL_ZERO_RANGE,
+  SEEK_DATA,
+  SEEK_HOLE,
+} from '../sys/libc.ts';
+import type { SharedAttributes, TimeName } from './attributes.ts';
+import { DT_DIR, DT_REG, FIRST_DISK_NODE, type NodeId, PERMISSION_BITS, ROOT_NODE, S_IFDIR, S_IFREG } from './node.ts';
+import type { AttributeChange, Attributes, DirectoryEntry, FsOps, Statistics } from './ops.ts';
+
+/** `writeback` and `writethrough` go through the kernel's page cache; `none` bypasses it for every opener. */
+export type CacheMode = 'writeback' | 'writethrough' | 'none';
+
+export interface DiskFile {
+  readonly name: string;
+  readonly disk: Disk;
+  readonly store: Store;
+  readonly attributes: SharedAttributes;
+  /** Blocks of 512 bytes that the base takes on its file system. */
+  readonly baseBlocks: number;
+}
+
+export interface CowFsOptions {
+  readonly cacheMode: CacheMode;
+  readonly readOnly: boolean;
+  /**
+   * Whether an O_DIRECT opener may get a handle that bypasses the cache: only where the kernel keeps it coherent with
+   * cached handles and mappings (FUSE_DIRECT_IO_ALLOW_MMAP).
+   */
+  readonly coherentDirect: boolean;
+  readonly maxStoreBytes: number | undefined;
+  /** Of the root directory; the mounting user. */
+  readonly uid: number;
+  readonly gid: number;
+  /** Whether others than the mounting user may look in. */
+  readonly allowOther: boolean;
+  readonly mountedAtMs: number;
+}
+
+/** Asks the kernel to write back what it holds of a node from an offset on; undefined where the transport cannot. */
+export type WriteBackFrom = (node: NodeId, offset: number) => Errno;
+
+const TIME_FIELDS = { atime: 'ATIME', mtime: 'MTIME' } as const satisfies Record<string, TimeName>;
+const BLOCK_SECTORS = BLOCK_BYTES / 512;
+const NAME_MAX = 255;
+/** The access mode within the flags of open(2) (asm-generic/fcntl.h). */
+const O_ACCMODE = 3;
+
+export class CowFs implements FsOps {
+  readonly attributes: Attributes = emptyAttributes();
+  transferred = 0;
+  found = 0;
+  direct = false;
+
+  readonly #files: readonly DiskFile[];
+  readonly #options: CowFsOptions;
+  readonly #writeBackFrom: WriteBackFrom | undefined;
+
+  constructor(files: readonly DiskFile[], options: CowFsOptions, writeBackFrom?: WriteBackFrom) {
+    this.#files = files;
+    this.#options = options;
+    this.#writeBackFrom = writeBackFrom;
+  }
+
+  lookup(parent: NodeId, name: string): Errno {
+    if (parent !== ROOT_NODE) return this.#file(parent) === undefined ? ENOENT : ENOTDIR;
+    const index = this.#files.findIndex((file) => file.name === name);
+    return index < 0 ? ENOENT : this.getAttributes((FIRST_DISK_NODE + index) as NodeId);
+  }
+
+  getAttributes(node: NodeId): Errno {
+    if (node === ROOT_NODE) {
+      this.#fillRoot();
+      return OK;
+    }
+    const file = this.#file(node);
+    if (file === undefined) return ENOENT;
+    this.#fill(node, file);
+    return OK;
+  }
+
+  setAttributes(node: NodeId, change: AttributeChange): Errno {
+    const file = this.#file(node);
+    if (this.#options.readOnly) return EROFS;
+    if (file === undefined) return node === ROOT_NODE ? EACCES : ENOENT;
+    const { attributes, disk } = file;
+    if (change.sizeBytes !== undefined) {
+      const errno = disk.truncate(change.sizeBytes);
+      if (errno !== OK) return errno;
+      attributes.setTimeMs('MTIME', Date.now());
+    }
+    if (change.mode !== undefined) attributes.setMode(change.mode & PERMISSION_BITS);
+    if (change.uid !== undefined || change.gid !== undefined) {
+      attributes.setOwner(change.uid ?? attributes.uid, change.gid ?? attributes.gid);
+    }
+    for (const field of ['atime', 'mtime'] as const) {
+      const time = change[field];
+      if (time === 'now') attributes.setTimeMs(TIME_FIELDS[field], Date.now());
+      else if (time !== undefined) attributes.setTime(TIME_FIELDS[field], time[0], time[1]);
+    }
+    attributes.setTimeMs('CTIME', Date.now());
+    this.#fill(node, file);
+    return OK;
+  }
+
+  open(node: NodeId, flags: number): Errno {
+    const file = this.#file(node);
+    if (file === undefined) return node === ROOT_NODE ? EISDIR : ENOENT;
+    const writable = isWritable(flags);
+    if (writable && this.#options.readOnly) return EROFS;
+    const wantsDirect = (flags & constants.O_DIRECT) !== 0 && this.#options.coherentDirect;
+    this.direct = wantsDirect || this.#options.cacheMode === 'none';
+    file.attributes.opened(writable);
+    return OK;
+  }
+
+  release(node: NodeId, flags: number): void {
+    this.#file(node)?.attributes.closed(isWritable(flags));
+  }
+
+  read(node: NodeId, offset: number, length: number, into: Uint8Array, at: number): Errno {
+    const file = this.#file(node);
+    if (file === undefined) return EIO;
+    const errno = file.disk.read(offset, length, into, at);
+    this.transferred = file.disk.transferred;
+    return errno;
+  }
+
+  write(node: NodeId, offset: number, length: number, from: Uint8Array, at: number): Errno {
+    const file = this.#file(node);
+    if (file === undefined) return EIO;
+    const errno = file.disk.write(offset, length, from, at);
+    this.transferred = file.disk.transferred;
+    const now = Date.now();
+    file.attributes.setTimeMs('MTIME', now);
+    file.attributes.setTimeMs('CTIME', now);
+    return errno;
+  }
+
+  allocate(node: NodeId, mode: number, offset: number, length: number): Errno {
+    const file = this.#file(node);
+    if (file === undefined) return EIO;
+    if (length === 0) return EINVAL;
+    const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
+    const { disk } = file;
+    let errno: Errno;
+    switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+      case 0:
+        errno = disk.allocate(offset, length, keepSize, file.store.freeBytes);
+        break;
+      case FALLOC_FL_PUNCH_HOLE:
+        errno = keepSize ? disk.discard(offset, length) : EOPNOTSUPP;
+        break;
+      case FALLOC_FL_ZERO_RANGE:
+        errno = disk.discard(offset, length);
+        if (errno === OK && !keepSize && offset + length > disk.sizeBytes) errno = disk.truncate(offset + length);
+        break;
+      default:
+        return EOPNOTSUPP;
+    }
+    if (errno === OK) file.attributes.setTimeMs('MTIME', Date.now());
+    return errno;
+  }
+
+  /**
+   * While a handle for writing is open the kernel may hold data that this side has not seen, and passes the question
+   * on without writing it back: an honest "hole" would make cp(1) drop it. So all is data then, to the end, and the
+   * end is made certain first.
+   */
+  seek(node: NodeId, offset: number, whence: number): Errno {
+    const file = this.#file(node);
+    if (file === undefined) return EIO;
+    const { disk } = file;
+    if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return EINVAL;
+    if (file.attributes.writableHandles > 0) {
+      const flushed = this.#writeBackFrom?.(node, disk.sizeBytes) ?? OK;
+      if (flushed !== OK) return flushed;
+      this.found = whence === SEEK_DATA ? offset : disk.sizeBytes;
+      return offset >= disk.sizeBytes ? disk.seekData(offset) : OK;
+    }
+    const errno = whence === SEEK_DATA ? disk.seekData(offset) : disk.seekHole(offset);
+    this.found = disk.found;
+    return errno;
+  }
+
+  /** A temporary store is gone with the process, so there is nothing to make durable. */
+  sync(_node: NodeId): Errno {
+    return ENOSYS;
+  }
+
+  list(node: NodeId): readonly DirectoryEntry[] | undefined {
+    if (node !== ROOT_NODE) return undefined;
+    return [
+      { name: '.', node: ROOT_NODE, type: DT_DIR },
+      { name: '..', node: ROOT_NODE, type: DT_DIR },
+      ...this.#files.map(({ name }, index) => ({ name, node: (FIRST_DISK_NODE + index) as NodeId, type: DT_REG })),
+    ];
+  }
+
+  /** Room is what the store's file system has for us and the quota still allows. */
+  statistics(): Statistics {
+    const { maxStoreBytes } = this.#options;
+    const occupied = this.#files.reduce((sum, { disk }) => sum + disk.occupiedBytes, 0);
+    const quotaLeft = maxStoreBytes === undefined ? Number.POSITIVE_INFINITY : Math.max(0, maxStoreBytes - occupied);
+    const hostFree = Math.min(...this.#files.map(({ store }) => store.freeBytes));
+    const freeBlocks = Math.floor(Math.min(hostFree, quotaLeft) / BLOCK_BYTES);
+    return {
+      blockBytes: BLOCK_BYTES,
+      blocks: freeBlocks + Math.ceil(occupied / BLOCK_BYTES),
+      freeBlocks,
+      files: this.#files.length + 1,
+      nameMax: NAME_MAX,
+    };
+  }
+
+  nameOf(node: NodeId): string {
+    return node === ROOT_NODE ? '/' : (this.#file(node)?.name ?? `node ${node}`);
+  }
+
+  #file(node: NodeId): DiskFile | undefined {
+    return this.#files[node - FIRST_DISK_NODE];
+  }
+
+  #fill(node: NodeId, file: DiskFile): void {
+    const into = this.attributes;
+    const { attributes, disk, store, baseBlocks } = file;
+    into.node = node;
+    into.mode = S_IFREG | attributes.mode;
+    into.nlink = 1;
+    into.uid = attributes.uid;
+    into.gid = attributes.gid;
+    into.sizeBytes = disk.sizeBytes;
+    // As a copy of the base would take. Not 0, which tar(1) takes for "all hole" while the kernel still holds data.
+    const copied = Math.min(baseBlocks + store.usedBytes / 512, Math.ceil(disk.sizeBytes / BLOCK_BYTES) * BLOCK_SECTORS);
+    into.blocks = disk.sizeBytes === 0 ? 0 : Math.max(BLOCK_SECTORS, copied);
+    into.atimeSeconds = attributes.seconds('ATIME');
+    into.atimeNanoseconds = attributes.nanoseconds('ATIME');
+    into.mtimeSeconds = attributes.seconds('MTIME');
+    into.mtimeNanoseconds = attributes.nanoseconds('MTIME');
+    into.ctimeSeconds = attributes.seconds('CTIME');
+    into.ctimeNanoseconds = attributes.nanoseconds('CTIME');
+  }
+
+  #fillRoot(): void {
+    const into = this.attributes;
+    const { uid, gid, allowOther, mountedAtMs } = this.#options;
+    const seconds = Math.floor(mountedAtMs / 1000);
+    into.node = ROOT_NODE;
+    into.mode = S_IFDIR | (allowOther ? 0o755 : 0o700);
+    into.nlink = 2;
+    into.uid = uid;
+    into.gid = gid;
+    into.sizeBytes = 0;
+    into.blocks = 0;
+    into.atimeSeconds = into.mtimeSeconds = into.ctimeSeconds = seconds;
+    into.atimeNanoseconds = into.mtimeNanoseconds = into.ctimeNanoseconds = 0;
+  }
+}
+
+function isWritable(flags: number): boolean {
+  return (flags & O_ACCMODE) !== constants.O_RDONLY;
+}
+
+function emptyAttributes(): Attributes {
+  return {
+    node: ROOT_NODE,
+    mode: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    sizeBytes: 0,
+    blocks: 0,
+    atimeSeconds: 0,
+    atimeNanoseconds: 0,
+    mtimeSeconds: 0,
+    mtimeNanoseconds: 0,
+    ctimeSeconds: 0,
+    ctimeNanoseconds: 0,
+  };
+}

@@ -1,0 +1,20 @@
+/**
+ * Names and numbers of what a mount shows: node ids as the kernel uses them (1 is the root), file types and modes.
+ */
+
+declare const nodeIdBrand: unique symbol;
+export type NodeId = number & { readonly [nodeIdBrand]: true };
+
+/** FUSE_ROOT_ID (linux/fuse.h). */
+export const ROOT_NODE = 1 as NodeId;
+/** The first disk; the others follow in the order in which the mount lists them. */
+export const FIRST_DISK_NODE = 2;
+
+/** File type bits of st_mode (inode(7)). */
+export const S_IFDIR = 0o040000;
+export const S_IFREG = 0o100000;
+export const PERMISSION_BITS = 0o7777;
+
+/** Directory entry types (readdir(3)). */
+export const DT_DIR = 4;
+export const DT_REG = 8;

@@ -1,0 +1,90 @@
+/**
+ * The seam between a transport and the file system: the operations of one mount, as functions of nodes, offsets and
+ * buffers. Both transports call these and nothing below; whoever implements them knows neither requests nor replies.
+ *
+ * All of it is synchronous and runs on the thread that serves the request. An operation returns an errno, 0 for
+ * success; results are in the fields named beside it, valid until the next call on the same instance.
+ */
+import type { Errno } from '../lib/errno.ts';
+import type { NodeId } from './node.ts';
+
+/** As `struct stat` (stat(2)); times are seconds since the epoch and nanoseconds. */
+export interface Attributes {
+  node: NodeId;
+  mode: number;
+  nlink: number;
+  uid: number;
+  gid: number;
+  sizeBytes: number;
+  /** In units of 512 bytes. */
+  blocks: number;
+  atimeSeconds: number;
+  atimeNanoseconds: number;
+  mtimeSeconds: number;
+  mtimeNanoseconds: number;
+  ctimeSeconds: number;
+  ctimeNanoseconds: number;
+}
+
+/** What chmod, chown, truncate and utimensat change; absent fields stay. */
+export interface AttributeChange {
+  mode?: number;
+  uid?: number;
+  gid?: number;
+  sizeBytes?: number;
+  /** `'now'` or seconds and nanoseconds. */
+  atime?: 'now' | readonly [seconds: number, nanoseconds: number];
+  mtime?: 'now' | readonly [seconds: number, nanoseconds: number];
+}
+
+export interface DirectoryEntry {
+  readonly name: string;
+  readonly node: NodeId;
+  /** DT_DIR or DT_REG. */
+  readonly type: number;
+}
+
+/** As `struct statvfs` (statvfs(3)), in blocks of `blockBytes`. */
+export interface Statistics {
+  readonly blockBytes: number;
+  readonly blocks: number;
+  readonly freeBlocks: number;
+  readonly files: number;
+  readonly nameMax: number;
+}
+
+export interface FsOps {
+  /** Filled by `lookup` and `getAttributes`. */
+  readonly attributes: Attributes;
+  /** Bytes that `read` or `write` moved. */
+  readonly transferred: number;
+  /** Offset that `seek` found. */
+  readonly found: number;
+  /** Whether the handle that `open` gave out bypasses the page cache. */
+  readonly direct: boolean;
+
+  /** ENOENT if the directory has no such entry. */
+  lookup(parent: NodeId, name: string): Errno;
+  getAttributes(node: NodeId): Errno;
+  /** Also fills `attributes`. */
+  setAttributes(node: NodeId, change: AttributeChange): Errno;
+  /** @param flags of open(2) */
+  open(node: NodeId, flags: number): Errno;
+  /** @param flags those that the handle was opened with */
+  release(node: NodeId, flags: number): void;
+  /** pread(2); short only at the end of the file. */
+  read(node: NodeId, offset: number, length: number, into: Uint8Array, at: number): Errno;
+  /** pwrite(2); on an error `transferred` may be above 0: that much is written. */
+  write(node: NodeId, offset: number, length: number, from: Uint8Array, at: number): Errno;
+  /** fallocate(2). */
+  allocate(node: NodeId, mode: number, offset: number, length: number): Errno;
+  /** lseek(2) with SEEK_DATA or SEEK_HOLE. */
+  seek(node: NodeId, offset: number, whence: number): Errno;
+  /** fsync(2). ENOSYS where it has nothing to do, so that the kernel stops asking. */
+  sync(node: NodeId): Errno;
+  /** `.` and `..` included; undefined for what is no directory. */
+  list(node: NodeId): readonly DirectoryEntry[] | undefined;
+  statistics(): Statistics;
+  /** A name for trace lines. */
+  nameOf(node: NodeId): string;
+}

@@ -1,0 +1,248 @@
+/**
+ * The state of every block of a disk, two bits each, in a radix tree over the arena: three levels of 1024 pointers
+ * above leaves of 1024 blocks (4 MiB of disk, 256 bytes of map). A pointer can also be an answer for everything
+ * below it: all base (nothing was written there) or all zero (it was trimmed). So memory follows what was written,
+ * 66 KiB a GiB in one piece, whatever the disk's size, and a trim of terabytes is a few words.
+ *
+ * Reading takes no lock and may run on any worker. Whoever sets states holds the range lock of those blocks; what is
+ * published is never moved or freed while the disk lives.
+ */
+import type { Arena } from './arena.ts';
+import { BASE, type BlockIndex, type BlockState, ZERO } from './block.ts';
+import { CONTROL } from './shared.ts';
+
+const LEAF_BLOCKS = 1024;
+const BLOCKS_PER_WORD = 16;
+const LEAF_WORDS = LEAF_BLOCKS / BLOCKS_PER_WORD;
+const FANOUT_BITS = 10;
+const FANOUT = 1 << FANOUT_BITS;
+/** Levels of pointers below the root slot. */
+const LEVELS = 3;
+/** Leaves below a slot, by the levels of pointers between it and them. */
+const SPAN_LEAVES = [1, FANOUT, FANOUT ** 2, FANOUT ** 3] as const;
+
+/** Pointers that are answers: 0, the arena's fresh memory, is "all base". */
+const ALL_ZERO = 1;
+const FIRST_NODE = 2;
+
+/** Every second bit: bit 0 of each block of a word. */
+const LOW_BITS = 0x55555555;
+
+export class BlockMap {
+  /** State of the run that `runAt` found last. */
+  runState: BlockState = BASE;
+
+  readonly #arena: Arena;
+  readonly #control: Int32Array;
+  /** Where the last `#find` stopped: levels of pointers left below the slot (0: at a leaf), and the slot itself. */
+  #levelsBelow: 0 | 1 | 2 | 3 = 0;
+  #slotWords: Int32Array;
+  #slotIndex = 0;
+
+  constructor(arena: Arena, control: Int32Array) {
+    this.#arena = arena;
+    this.#control = control;
+    this.#slotWords = control;
+  }
+
+  /**
+   * How many blocks from `block` on share its state, at most `limit`; the state is in `runState`. One pass a word of
+   * 16 blocks; a stretch without leaves costs one step whatever its length.
+   */
+  runAt(block: BlockIndex, limit: number): number {
+    let run = 0;
+    while (run < limit) {
+      const at = block + run;
+      const leaf = Math.floor(at / LEAF_BLOCKS);
+      const pointer = this.#find(leaf);
+      const hasLeaf = pointer >= FIRST_NODE;
+      const inLeaf = at - leaf * LEAF_BLOCKS;
+      const state = hasLeaf ? this.#stateIn(pointer, inLeaf) : leaflessState(pointer);
+      if (run > 0 && state !== this.runState) break;
+      this.runState = state;
+      const found = hasLeaf ? this.#runIn(pointer, inLeaf, state) : this.#spanEnd(leaf) - at;
+      run += found;
+      // Another state follows within the leaf.
+      if (hasLeaf && inLeaf + found < LEAF_BLOCKS) break;
+    }
+    return Math.min(run, limit);
+  }
+
+  /** Blocks of the range that take space in the store. */
+  occupied(first: BlockIndex, count: number): number {
+    let total = 0;
+    const end = first + count;
+    for (let at = first; at < end; ) {
+      const leaf = Math.floor(at / LEAF_BLOCKS);
+      const pointer = this.#find(leaf);
+      if (pointer < FIRST_NODE) {
+        at = this.#spanEnd(leaf);
+        continue;
+      }
+      const inLeaf = at - leaf * LEAF_BLOCKS;
+      const shift = (inLeaf % BLOCKS_PER_WORD) * 2;
+      const taken = Math.min(BLOCKS_PER_WORD - (inLeaf % BLOCKS_PER_WORD), end - at);
+      const word = Atomics.load(this.#arena.words, pointer + (inLeaf >>> 4));
+      total += popcount(word & LOW_BITS & maskOf(shift, taken));
+      at += taken;
+    }
+    return total;
+  }
+
+  /**
+   * Gives `count` blocks the state; the caller holds their range lock. Keeps WRITTEN_BLOCKS; what a block occupies is
+   * the caller's account.
+   *
+   * @throws RangeError when no memory is left for a node
+   */
+  set(first: BlockIndex, count: number, state: BlockState): void {
+    const end = first + count;
+    let writtenDelta = 0;
+    for (let at = first; at < end; ) {
+      const leaf = Math.floor(at / LEAF_BLOCKS);
+      let pointer = this.#find(leaf);
+      if (pointer < FIRST_NODE) {
+        if (leaflessState(pointer) === state) {
+          at = this.#spanEnd(leaf);
+          continue;
+        }
+        if (state === ZERO && at === this.#spanStart(leaf) && this.#spanEnd(leaf) <= end && this.#answer(pointer)) {
+          at = this.#spanEnd(leaf);
+          continue;
+        }
+        pointer = this.#grow(leaf);
+      }
+      const inLeaf = at - leaf * LEAF_BLOCKS;
+      const shift = (inLeaf % BLOCKS_PER_WORD) * 2;
+      const taken = Math.min(BLOCKS_PER_WORD - (inLeaf % BLOCKS_PER_WORD), end - at);
+      const mask = maskOf(shift, taken);
+      const index = pointer + (inLeaf >>> 4);
+      const old = Atomics.load(this.#arena.words, index);
+      const pattern = state * LOW_BITS;
+      writtenDelta += popcount(written(pattern & mask)) - popcount(written(old & mask));
+      Atomics.store(this.#arena.words, index, (old & ~mask) | (pattern & mask));
+      at += taken;
+    }
+    if (writtenDelta !== 0) Atomics.add(this.#control, CONTROL.WRITTEN_BLOCKS, writtenDelta);
+  }
+
+  /**
+   * Sets every block from `first` to the end of the map that has a leaf to `BASE`, in time proportional to what was
+   * written; the caller holds the whole range lock and hides the base there.
+   */
+  clearFrom(first: BlockIndex): void {
+    const end = SPAN_LEAVES[LEVELS] * LEAF_BLOCKS;
+    for (let at = first; at < end; ) {
+      const leaf = Math.floor(at / LEAF_BLOCKS);
+      const hasLeaf = this.#find(leaf) >= FIRST_NODE;
+      const stop = this.#spanEnd(leaf);
+      if (hasLeaf) this.set(at, stop - at, BASE);
+      at = stop;
+    }
+  }
+
+  /** The leaf's index in the arena, or the answer above it. Leaves `#levelsBelow` and the slot for the callers. */
+  #find(leaf: number): number {
+    const arena = this.#arena;
+    this.#slotWords = this.#control;
+    this.#slotIndex = CONTROL.ROOT;
+    let pointer = Atomics.load(this.#control, CONTROL.ROOT);
+    for (let level = LEVELS; level > 0; level--) {
+      if (pointer < FIRST_NODE) {
+        this.#levelsBelow = level as 1 | 2 | 3;
+        return pointer;
+      }
+      arena.reach(pointer, FANOUT);
+      this.#slotWords = arena.words;
+      this.#slotIndex = pointer + ((leaf >>> ((level - 1) * FANOUT_BITS)) & (FANOUT - 1));
+      pointer = Atomics.load(arena.words, this.#slotIndex);
+    }
+    // Leafless below the last level of pointers: one leaf's worth of blocks.
+    this.#levelsBelow = 0;
+    if (pointer >= FIRST_NODE) arena.reach(pointer, LEAF_WORDS);
+    return pointer;
+  }
+
+  /** First block of the stretch that the last `#find`, of this leaf, answered for. */
+  #spanStart(leaf: number): number {
+    const leaves = SPAN_LEAVES[this.#levelsBelow];
+    return Math.floor(leaf / leaves) * leaves * LEAF_BLOCKS;
+  }
+
+  /** The block after that stretch. */
+  #spanEnd(leaf: number): number {
+    return this.#spanStart(leaf) + SPAN_LEAVES[this.#levelsBelow] * LEAF_BLOCKS;
+  }
+
+  /** Turns the slot that the last `#find` stopped at into "all zero", unless another thread was faster. */
+  #answer(pointer: number): boolean {
+    this.#arena.lock();
+    const unchanged = Atomics.compareExchange(this.#slotWords, this.#slotIndex, pointer, ALL_ZERO) === pointer;
+    this.#arena.unlock();
+    return unchanged;
+  }
+
+  /** Makes the path to a leaf; new nodes say what the pointer above them said. */
+  #grow(leaf: number): number {
+    const arena = this.#arena;
+    arena.lock();
+    try {
+      for (;;) {
+        const pointer = this.#find(leaf);
+        if (pointer >= FIRST_NODE) return pointer;
+        const slotWords = this.#slotWords;
+        const slotIndex = this.#slotIndex;
+        const isLeaf = this.#levelsBelow === 0;
+        const words = isLeaf ? LEAF_WORDS : FANOUT;
+        const node = arena.allocate(words);
+        if (pointer === ALL_ZERO) arena.words.fill(isLeaf ? ZERO * LOW_BITS : ALL_ZERO, node, node + words);
+        Atomics.store(slotWords, slotIndex, node);
+      }
+    } finally {
+      arena.unlock();
+    }
+  }
+
+  #stateIn(leafPointer: number, inLeaf: number): BlockState {
+    const word = Atomics.load(this.#arena.words, leafPointer + (inLeaf >>> 4));
+    return ((word >>> ((inLeaf % BLOCKS_PER_WORD) * 2)) & 3) as BlockState;
+  }
+
+  /** Blocks from `inLeaf` to the first of another state, or to the end of the leaf. */
+  #runIn(leafPointer: number, inLeaf: number, state: BlockState): number {
+    const words = this.#arena.words;
+    const pattern = state * LOW_BITS;
+    let at = inLeaf;
+    while (at < LEAF_BLOCKS) {
+      const skipped = at % BLOCKS_PER_WORD;
+      const differing = (Atomics.load(words, leafPointer + (at >>> 4)) ^ pattern) >>> (skipped * 2);
+      if (differing !== 0) {
+        // The lowest differing bit is in the first block of another state.
+        return at - inLeaf + ((31 - Math.clz32(differing & -differing)) >>> 1);
+      }
+      at += BLOCKS_PER_WORD - skipped;
+    }
+    return at - inLeaf;
+  }
+}
+
+function leaflessState(pointer: number): BlockState {
+  return pointer === ALL_ZERO ? ZERO : BASE;
+}
+
+/** Bits of `count` blocks from bit `shift` on; `count` 1 to 16. */
+function maskOf(shift: number, count: number): number {
+  return (count === BLOCKS_PER_WORD ? -1 : (1 << (count * 2)) - 1) << shift;
+}
+
+/** Bit 0 of each block whose state is `STORE`: low bit set, high bit clear. */
+function written(word: number): number {
+  return word & ~(word >>> 1) & LOW_BITS;
+}
+
+function popcount(word: number): number {
+  let bits = word - ((word >>> 1) & LOW_BITS);
+  bits = (bits & 0x33333333) + ((bits >>> 2) & 0x33333333);
+  return (((bits + (bits >>> 4)) & 0x0f0f0f0f) * 0x01010101) >>> 24;
+}
+

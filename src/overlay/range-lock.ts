@@ -1,0 +1,55 @@
+/**
+ * Locks over ranges of blocks, for whoever changes a block's state: copy-up is read-modify-write, and two of them in
+ * one block must not lose each other's bytes; nor may a trim come in between. Readers, and writers into blocks that
+ * are in the store already, take none.
+ *
+ * A stripe guards every 4096th region of 16 blocks (64 KiB, one word of the map, so words need no compare-and-swap).
+ * All callers take stripes in ascending order, so nobody waits in a circle.
+ */
+import { lock, unlock } from '../lib/mutex.ts';
+import { BLOCK_BYTES, type BlockIndex } from './block.ts';
+
+export const REGION_BLOCKS = 16;
+const STRIPES = 4096;
+
+export class RangeLock {
+  readonly #stripes: Int32Array;
+
+  static create(): SharedArrayBuffer {
+    return new SharedArrayBuffer(STRIPES * 4);
+  }
+
+  constructor(stripes: SharedArrayBuffer) {
+    this.#stripes = new Int32Array(stripes);
+  }
+
+  /** Waits for the blocks `first` to `last`, both included; not recursive. */
+  lock(first: BlockIndex, last: BlockIndex): void {
+    this.#each(first, last, lock);
+  }
+
+  unlock(first: BlockIndex, last: BlockIndex): void {
+    this.#each(first, last, unlock);
+  }
+
+  #each(first: BlockIndex, last: BlockIndex, act: (words: Int32Array, index: number) => void): void {
+    const firstRegion = Math.floor(first / REGION_BLOCKS);
+    const lastRegion = Math.floor(last / REGION_BLOCKS);
+    if (lastRegion - firstRegion >= STRIPES - 1) {
+      for (let stripe = 0; stripe < STRIPES; stripe++) act(this.#stripes, stripe);
+      return;
+    }
+    const from = firstRegion % STRIPES;
+    const to = lastRegion % STRIPES;
+    // A range that wraps around the table is two ascending pieces, the lower one first.
+    if (to < from) {
+      for (let stripe = 0; stripe <= to; stripe++) act(this.#stripes, stripe);
+      for (let stripe = from; stripe < STRIPES; stripe++) act(this.#stripes, stripe);
+      return;
+    }
+    for (let stripe = from; stripe <= to; stripe++) act(this.#stripes, stripe);
+  }
+}
+
+/** Bytes that one stripe guards in a row. */
+export const REGION_BYTES = REGION_BLOCKS * BLOCK_BYTES;

@@ -1,0 +1,71 @@
+/**
+ * Opens the temporary store: a file that never has a name that anybody else could open, of mode 0600, whose space the
+ * kernel takes back however the daemon ends. Main thread, once per disk.
+ */
+import { closeSync, constants, ftruncateSync, openSync, realpathSync, statSync, unlinkSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { randomUUID } from 'node:crypto';
+import { EINVAL, EISDIR, ENOENT, EOPNOTSUPP, errnoOf, isNoSpace } from '../lib/errno.ts';
+import { CowfsError, reasonOf } from '../lib/error.ts';
+import { BLOCK_BYTES } from './block.ts';
+
+/** open(2), asm-generic/fcntl.h: `__O_TMPFILE | O_DIRECTORY`; Node does not name it. */
+const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
+const MODE = 0o600;
+
+/** `--store`, else `$TMPDIR`, else /var/tmp; taken as given, never replaced by another place. */
+export function storeDirectory(option: string | undefined): string {
+  return option ?? (process.env['TMPDIR'] || '/var/tmp');
+}
+
+/**
+ * @returns a read-write descriptor of an empty file
+ * @throws CowfsError naming the directory: missing, not writable, full
+ */
+export function openTempStore(directory: string): number {
+  checkDirectory(directory);
+  let fd: number;
+  try {
+    fd = openUnnamed(directory);
+  } catch (error) {
+    throw storeError(directory, error);
+  }
+  try {
+    // A full file system still gives out empty files: find out now, not at the guest's first write.
+    writeSync(fd, new Uint8Array(BLOCK_BYTES), 0, BLOCK_BYTES, 0);
+    ftruncateSync(fd, 0);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw storeError(directory, error);
+  }
+}
+
+function checkDirectory(directory: string): void {
+  try {
+    if (statSync(realpathSync(directory)).isDirectory()) return;
+  } catch (error) {
+    throw storeError(directory, error);
+  }
+  throw new CowfsError('usage', `store ${directory} is not a directory; give one with --store`);
+}
+
+function openUnnamed(directory: string): number {
+  try {
+    return openSync(directory, O_TMPFILE | constants.O_RDWR, MODE);
+  } catch (error) {
+    // What file systems and kernels without O_TMPFILE say (open(2)).
+    if (![EOPNOTSUPP, EISDIR, ENOENT, EINVAL].includes(errnoOf(error))) throw error;
+  }
+  const path = join(directory, `.cowfs-${randomUUID()}`);
+  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, MODE);
+  unlinkSync(path);
+  return fd;
+}
+
+function storeError(directory: string, error: unknown): CowfsError {
+  if (isNoSpace(errnoOf(error))) {
+    return new CowfsError('missing', `store ${directory} is full; make room there or give another with --store`, error);
+  }
+  return new CowfsError('usage', `store ${directory}: ${reasonOf(error)}; give a writable directory with --store`, error);
+}

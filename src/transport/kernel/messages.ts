@@ -1,0 +1,29 @@
+/**
+ * What the main thread and the workers of the kernel transport say to each other.
+ */
+import type { HeldWrite } from '../../fuse/dispatch.ts';
+import type { Session } from '../../fuse/init.ts';
+import type { FsSpec } from '../../fs/spec.ts';
+
+/** `workerData` of a worker. */
+export interface WorkerTask {
+  readonly fuseFd: number;
+  readonly index: number;
+  readonly session: Session;
+  readonly fs: FsSpec;
+  readonly counters: SharedArrayBuffer;
+  /** One Int32: how many workers may still wait in a notification at once. */
+  readonly notifyPermits: SharedArrayBuffer;
+  /** Where `--trace` prints: a file, or undefined for standard error; absent when not tracing. */
+  readonly trace: { readonly logFile: string | undefined } | undefined;
+}
+
+export type WorkerMessage =
+  /** About to serve its first request. */
+  | { readonly code: 'READY' }
+  /** A write-back for which the store has no room. */
+  | { readonly code: 'HELD'; readonly write: HeldWrite }
+  /** Something no handler expected; serving goes on. */
+  | { readonly code: 'REPORT'; readonly message: string; readonly detail: string }
+  /** The file system was unmounted; the thread ends. */
+  | { readonly code: 'UNMOUNTED' };
