@@ -15,21 +15,71 @@ interface Magic {
 
 const MAGICS: readonly Magic[] = [
   // qemu docs/interop/qcow2.txt
-  { name: 'qcow2', qemuFormat: 'qcow2', offset: 0, bytes: Buffer.from('QFI\xfb', 'latin1') },
+  {
+    name: 'qcow2',
+    qemuFormat: 'qcow2',
+    offset: 0,
+    bytes: Buffer.from('QFI\xfb', 'latin1'),
+  },
   // qemu docs/interop/qed_spec.txt
-  { name: 'qed', qemuFormat: 'qed', offset: 0, bytes: Buffer.from('QED\0', 'latin1') },
+  {
+    name: 'qed',
+    qemuFormat: 'qed',
+    offset: 0,
+    bytes: Buffer.from('QED\0', 'latin1'),
+  },
   // VMware Virtual Disk Format 5.0: sparse extent, ESX COW disk, descriptor file
-  { name: 'VMDK', qemuFormat: 'vmdk', offset: 0, bytes: Buffer.from('KDMV', 'latin1') },
-  { name: 'VMDK', qemuFormat: 'vmdk', offset: 0, bytes: Buffer.from('COWD', 'latin1') },
-  { name: 'VMDK', qemuFormat: 'vmdk', offset: 0, bytes: Buffer.from('# Disk DescriptorFile', 'latin1') },
+  {
+    name: 'VMDK',
+    qemuFormat: 'vmdk',
+    offset: 0,
+    bytes: Buffer.from('KDMV', 'latin1'),
+  },
+  {
+    name: 'VMDK',
+    qemuFormat: 'vmdk',
+    offset: 0,
+    bytes: Buffer.from('COWD', 'latin1'),
+  },
+  {
+    name: 'VMDK',
+    qemuFormat: 'vmdk',
+    offset: 0,
+    bytes: Buffer.from('# Disk DescriptorFile', 'latin1'),
+  },
   // qemu block/vdi.c: signature 0xbeda107f, little endian, after the 64 bytes of text
-  { name: 'VDI', qemuFormat: 'vdi', offset: 64, bytes: Buffer.from([0x7f, 0x10, 0xda, 0xbe]) },
+  {
+    name: 'VDI',
+    qemuFormat: 'vdi',
+    offset: 64,
+    bytes: Buffer.from([0x7f, 0x10, 0xda, 0xbe]),
+  },
   // MS-VHDX 2.2.1
-  { name: 'VHDX', qemuFormat: 'vhdx', offset: 0, bytes: Buffer.from('vhdxfile', 'latin1') },
+  {
+    name: 'VHDX',
+    qemuFormat: 'vhdx',
+    offset: 0,
+    bytes: Buffer.from('vhdxfile', 'latin1'),
+  },
   // RFC 1952, the .xz file format 2.1.1.1, RFC 8878 3.1.1
-  { name: 'gzip', qemuFormat: undefined, offset: 0, bytes: Buffer.from([0x1f, 0x8b, 0x08]) },
-  { name: 'xz', qemuFormat: undefined, offset: 0, bytes: Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]) },
-  { name: 'zstd', qemuFormat: undefined, offset: 0, bytes: Buffer.from([0x28, 0xb5, 0x2f, 0xfd]) },
+  {
+    name: 'gzip',
+    qemuFormat: undefined,
+    offset: 0,
+    bytes: Buffer.from([0x1f, 0x8b, 0x08]),
+  },
+  {
+    name: 'xz',
+    qemuFormat: undefined,
+    offset: 0,
+    bytes: Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]),
+  },
+  {
+    name: 'zstd',
+    qemuFormat: undefined,
+    offset: 0,
+    bytes: Buffer.from([0x28, 0xb5, 0x2f, 0xfd]),
+  },
 ];
 
 const PROBE_BYTES = 128;

@@ -34,12 +34,21 @@ export function openBase(givenPath: string, force: boolean): OpenedBase {
     const sizeBytes = kind === 'file' ? stats.size : blockDeviceSize(fd);
     if (sizeBytes < 0) throw new CowfsError('failed', `${path}: its size cannot be read (${errnoName(-sizeBytes)})`);
     if (sizeBytes === 0) {
-      throw new CowfsError('usage', `${path} is empty; give an image with content, or make one: truncate -s 1G ${path}`);
+      throw new CowfsError(
+        'usage',
+        `${path} is empty; give an image with content, or make one: truncate -s 1G ${path}`,
+      );
     }
     warnings.push(...lockBase(path, fd, force));
     const warning = formatWarning(path, fd);
     if (warning !== undefined) warnings.push(warning);
-    return { path, kind, descriptor: { fd, sizeBytes, hasHoles: kind === 'file' }, stats: fstatSync(fd), warnings };
+    return {
+      path,
+      kind,
+      descriptor: { fd, sizeBytes, hasHoles: kind === 'file' },
+      stats: fstatSync(fd),
+      warnings,
+    };
   } catch (error) {
     closeSync(fd);
     throw error instanceof CowfsError ? error : new CowfsError('failed', `${path}: ${reasonOf(error)}`, error);

@@ -3,15 +3,25 @@
  * says so as its finding. Nothing is left behind: what needs a mount makes and removes its own.
  */
 import { spawnSync } from 'node:child_process';
-import { accessSync, closeSync, constants, copyFileSync, ftruncateSync, mkdtempSync, readFileSync, rmdirSync, statfsSync } from 'node:fs';
+import {
+  accessSync,
+  closeSync,
+  constants,
+  copyFileSync,
+  ftruncateSync,
+  mkdtempSync,
+  readFileSync,
+  rmdirSync,
+  statfsSync,
+} from 'node:fs';
 import { join, resolve } from 'node:path';
+import { runtimeDirectory } from '../daemon/runtime-directory.ts';
+import type { Session } from '../fuse/init.ts';
 import { reasonOf } from '../lib/error.ts';
 import { formatBytes } from '../lib/units.ts';
 import { openTempStore, storeDirectory } from '../overlay/temp-store.ts';
-import { runtimeDirectory } from '../daemon/runtime-directory.ts';
-import { mountFuse, unmountFuse } from '../transport/kernel/mount.ts';
+import { deviceHint, mountFuse, unmountFuse } from '../transport/kernel/mount.ts';
 import { openSession } from '../transport/kernel/pool.ts';
-import type { Session } from '../fuse/init.ts';
 import { EXIT_CODES } from './exit.ts';
 import { formatTable } from './table.ts';
 
@@ -31,7 +41,7 @@ export async function runDoctor(options: { readonly store?: string; readonly jso
   const session = await tryMount();
   const checks: Check[] = [
     checkNode(),
-    checkDevice(isRoot),
+    checkDevice(),
     checkHelper(isRoot),
     ...checkProtocol(session),
     checkAllowOther(isRoot),
@@ -48,26 +58,35 @@ export async function runDoctor(options: { readonly store?: string; readonly jso
 }
 
 function checkNode(): Check {
-  return { check: 'node', finding: 'ok', detail: `${process.version} on ${process.platform} ${process.arch}` };
+  return {
+    check: 'node',
+    finding: 'ok',
+    detail: `${process.version} on ${process.platform} ${process.arch}`,
+  };
 }
 
-function checkDevice(isRoot: boolean): Check {
+function checkDevice(): Check {
   const check = '/dev/fuse';
   try {
     accessSync('/dev/fuse', constants.R_OK | constants.W_OK);
     return { check, finding: 'ok', detail: 'can be opened' };
   } catch (error) {
-    if (!isRoot && reasonOf(error).includes('EACCES')) {
-      return { check, finding: 'note', detail: 'only root can open it; fusermount3 does it for you (a user namespace needs mode 0666)' };
-    }
-    return { check, finding: 'missing', detail: `${reasonOf(error)}; modprobe fuse, or give the container the device` };
+    return {
+      check,
+      finding: 'missing',
+      detail: `${reasonOf(error)}; ${deviceHint(error)}`,
+    };
   }
 }
 
 function checkHelper(isRoot: boolean): Check {
-  const { error, stdout } = spawnSync('fusermount3', ['--version'], { encoding: 'utf8' });
+  const { error, stdout } = spawnSync('fusermount3', ['--version'], {
+    encoding: 'utf8',
+  });
   if (error === undefined) return { check: 'fusermount3', finding: 'ok', detail: stdout.trim() };
-  const detail = isRoot ? 'not installed; only needed without root (apt-get install fuse3)' : 'not installed; apt-get install fuse3';
+  const detail = isRoot
+    ? 'not installed; only needed without root (apt-get install fuse3)'
+    : 'not installed; apt-get install fuse3';
   return { check: 'fusermount3', finding: isRoot ? 'note' : 'missing', detail };
 }
 
@@ -81,7 +100,12 @@ async function tryMount(): Promise<Session | string> {
   }
   let mounted = false;
   try {
-    const fd = await mountFuse({ mountpoint: directory, source: 'doctor', readOnly: true, allowOther: false });
+    const fd = await mountFuse({
+      mountpoint: directory,
+      source: 'doctor',
+      readOnly: true,
+      allowOther: false,
+    });
     mounted = true;
     try {
       return openSession(fd, true);
@@ -101,13 +125,33 @@ function checkProtocol(session: Session | string): Check[] {
   if (typeof session === 'string') return [{ check, finding: 'missing', detail: session }];
   const { protocol, maxTransferBytes, writebackCache, directIoAllowMmap } = session;
   return [
-    { check, finding: 'ok', detail: `works; FUSE protocol ${protocol}, requests of ${formatBytes(maxTransferBytes)}` },
+    {
+      check,
+      finding: 'ok',
+      detail: `works; FUSE protocol ${protocol}, requests of ${formatBytes(maxTransferBytes)}`,
+    },
     writebackCache
-      ? { check: 'write-back cache', finding: 'ok', detail: 'offered by the kernel' }
-      : { check: 'write-back cache', finding: 'note', detail: 'not offered: --cache writeback writes through' },
+      ? {
+          check: 'write-back cache',
+          finding: 'ok',
+          detail: 'offered by the kernel',
+        }
+      : {
+          check: 'write-back cache',
+          finding: 'note',
+          detail: 'not offered: --cache writeback writes through',
+        },
     directIoAllowMmap
-      ? { check: 'direct I/O', finding: 'ok', detail: 'coherent with mappings and cached readers' }
-      : { check: 'direct I/O', finding: 'note', detail: 'O_DIRECT goes through the page cache (faster from Linux 6.6 on)' },
+      ? {
+          check: 'direct I/O',
+          finding: 'ok',
+          detail: 'coherent with mappings and cached readers',
+        }
+      : {
+          check: 'direct I/O',
+          finding: 'note',
+          detail: 'O_DIRECT goes through the page cache (faster from Linux 6.6 on)',
+        },
   ];
 }
 
@@ -121,14 +165,26 @@ function checkAllowOther(isRoot: boolean): Check {
   } catch {
     // No such file means the default, which is "no".
   }
-  return { check, finding: 'note', detail: 'not allowed; root can put user_allow_other into /etc/fuse.conf' };
+  return {
+    check,
+    finding: 'note',
+    detail: 'not allowed; root can put user_allow_other into /etc/fuse.conf',
+  };
 }
 
 function checkRuntime(): Check {
   try {
-    return { check: 'state directory', finding: 'ok', detail: runtimeDirectory() };
+    return {
+      check: 'state directory',
+      finding: 'ok',
+      detail: runtimeDirectory(),
+    };
   } catch (error) {
-    return { check: 'state directory', finding: 'missing', detail: reasonOf(error) };
+    return {
+      check: 'state directory',
+      finding: 'missing',
+      detail: reasonOf(error),
+    };
   }
 }
 
@@ -137,7 +193,11 @@ function checkStore(directory: string): Check {
   try {
     closeSync(openTempStore(directory));
     const { bavail, bsize } = statfsSync(directory);
-    return { check, finding: 'ok', detail: `${directory}, ${formatBytes(bavail * bsize)} free` };
+    return {
+      check,
+      finding: 'ok',
+      detail: `${directory}, ${formatBytes(bavail * bsize)} free`,
+    };
   } catch (error) {
     return { check, finding: 'missing', detail: reasonOf(error) };
   }
@@ -153,9 +213,17 @@ function checkReflink(directory: string): Check {
     target = openTempStore(directory);
     ftruncateSync(source, 4096);
     copyFileSync(`/proc/self/fd/${source}`, `/proc/self/fd/${target}`, constants.COPYFILE_FICLONE_FORCE);
-    return { check, finding: 'ok', detail: `the store's file system can clone files` };
+    return {
+      check,
+      finding: 'ok',
+      detail: `the store's file system can clone files`,
+    };
   } catch {
-    return { check, finding: 'note', detail: `the store's file system cannot clone files (XFS and btrfs can)` };
+    return {
+      check,
+      finding: 'note',
+      detail: `the store's file system cannot clone files (XFS and btrfs can)`,
+    };
   } finally {
     if (source !== undefined) closeSync(source);
     if (target !== undefined) closeSync(target);
@@ -167,7 +235,11 @@ function checkPassthrough(isRoot: boolean): Check {
   const [major = 0, minor = 0] = readFileSync('/proc/sys/kernel/osrelease', 'utf8').split('.').map(Number);
   const kernel = major > 6 || (major === 6 && minor >= 9);
   if (kernel && isRoot) return { check, finding: 'ok', detail: 'Linux 6.9 or newer, and root' };
-  return { check, finding: 'note', detail: kernel ? 'needs root' : 'needs Linux 6.9 or newer, and root' };
+  return {
+    check,
+    finding: 'note',
+    detail: kernel ? 'needs root' : 'needs Linux 6.9 or newer, and root',
+  };
 }
 
 function checkLimits(): Check[] {
@@ -178,14 +250,28 @@ function checkLimits(): Check[] {
   return [
     fileSize === 'unlimited'
       ? { check: 'file size limit', finding: 'ok', detail: fileSize }
-      : { check: 'file size limit', finding: 'note', detail: `${fileSize} bytes: writes beyond it fail; raise it with ulimit -f` },
-    { check: 'open file limit', finding: Number(openFiles) < 256 ? 'note' : 'ok', detail: openFiles },
+      : {
+          check: 'file size limit',
+          finding: 'note',
+          detail: `${fileSize} bytes: writes beyond it fail; raise it with ulimit -f`,
+        },
+    {
+      check: 'open file limit',
+      finding: Number(openFiles) < 256 ? 'note' : 'ok',
+      detail: openFiles,
+    },
   ];
 }
 
 function checkQemu(): Check {
-  const { error, stdout } = spawnSync('qemu-system-x86_64', ['--version'], { encoding: 'utf8' });
+  const { error, stdout } = spawnSync('qemu-system-x86_64', ['--version'], {
+    encoding: 'utf8',
+  });
   return error === undefined
     ? { check: 'qemu', finding: 'ok', detail: stdout.split('\n')[0] ?? '' }
-    : { check: 'qemu', finding: 'note', detail: 'not installed; only needed to boot a guest (apt-get install qemu-system-x86)' };
+    : {
+        check: 'qemu',
+        finding: 'note',
+        detail: 'not installed; only needed to boot a guest (apt-get install qemu-system-x86)',
+      };
 }

@@ -14,13 +14,18 @@ export const EXIT_CODES: Readonly<Record<ErrorKind, number>> = {
 };
 
 /** `cowfs run` passes its command's exit code on; these say that the command never ran (as env(1), timeout(1)). */
-export const RUN_EXIT = { failed: 125, notExecutable: 126, notFound: 127 } as const;
+export const RUN_EXIT = {
+  failed: 125,
+  notExecutable: 126,
+  notFound: 127,
+} as const;
 
 /** Prints one line (the stack too, when asked for) and says how to exit. */
 export function reportError(error: unknown, verbose: boolean): number {
   process.stderr.write(`cowfs: ${reasonOf(error)}\n`);
   if (verbose && error instanceof Error) {
-    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) process.stderr.write(`${cause.stack}\n`);
+    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause)
+      process.stderr.write(`${cause.stack}\n`);
   }
   return error instanceof CowfsError ? EXIT_CODES[error.kind] : EXIT_CODES.failed;
 }

@@ -3,8 +3,8 @@
  * fsync of the disk file, from this process, never from the daemon's, which would wait for itself.
  */
 import { closeSync, fsyncSync, openSync } from 'node:fs';
-import { reasonOf } from '../lib/error.ts';
 import type { MountStatus } from '../daemon/status.ts';
+import { reasonOf } from '../lib/error.ts';
 import { warn } from './exit.ts';
 
 /** Nothing is asked of a mount whose store is full: its write-backs wait for room, and so would we. */

@@ -2,10 +2,11 @@
  * `cowfs mount --foreground`: the mount lives in this process, its log goes to the terminal, and the signals of a
  * service manager or a terminal end it.
  */
-import { exitNow } from '../sys/libc.ts';
+
 import { openJournal } from '../daemon/journal.ts';
 import { MountDaemon } from '../daemon/mount-daemon.ts';
 import type { MountOptions } from '../daemon/options.ts';
+import { exitNow } from '../sys/libc.ts';
 import { EXIT_OK, reportError, warn } from './exit.ts';
 
 export async function serveForeground(options: MountOptions): Promise<never> {

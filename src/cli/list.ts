@@ -2,10 +2,10 @@
  * `cowfs list`: the mounts of this user, as a table or as JSON.
  */
 import type { Command } from 'commander';
-import { reasonOf } from '../lib/error.ts';
-import { formatBytes } from '../lib/units.ts';
 import type { RegistryEntry } from '../daemon/registry.ts';
 import type { MountStatus } from '../daemon/status.ts';
+import { reasonOf } from '../lib/error.ts';
+import { formatBytes } from '../lib/units.ts';
 import { warn } from './exit.ts';
 import { flushDisks } from './flush.ts';
 import { formatTable } from './table.ts';
@@ -35,8 +35,17 @@ Examples:
 /** The status of a mount, what the kernel cached until now included. */
 export async function readStatus(entry: RegistryEntry): Promise<MountStatus> {
   const { askDaemon } = await import('../daemon/control.ts');
-  flushDisks(await askDaemon(entry.socket, 'status'));
-  return askDaemon(entry.socket, 'status');
+  const before = await askDaemon(entry.socket, 'status');
+  flushDisks(before);
+  const after = await askDaemon(entry.socket, 'status');
+  // Flushing opened the disks itself, and the kernel closes them in its own time.
+  return {
+    ...after,
+    disks: after.disks.map((disk, index) => ({
+      ...disk,
+      openHandles: before.disks[index]?.openHandles ?? 0,
+    })),
+  };
 }
 
 /** The status of every live mount; one that does not answer is told of and left out. */

@@ -18,7 +18,6 @@ export function createProgram(): Command {
     .version(version(), '-V, --version', 'print the version')
     .option('-v, --verbose', 'print stacks of errors')
     .helpOption('-h, --help', 'show help; also: cowfs <command> --help')
-    .enablePositionalOptions()
     .showHelpAfterError('(see cowfs --help)')
     .exitOverride();
   for (const register of [registerMount, registerRun, registerUnmount, registerList, registerStatus, registerDoctor]) {

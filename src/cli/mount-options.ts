@@ -2,13 +2,14 @@
  * The options that `mount` and `run` share, and their way from text to `MountOptions`. What is wrong with them is said
  * here, before anything is touched.
  */
-import { resolve } from 'node:path';
+
 import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import type { MountOptions } from '../daemon/options.ts';
+import type { CacheMode } from '../fs/cow-fs.ts';
 import { CowfsError } from '../lib/error.ts';
 import { parseDuration, parseSize } from '../lib/units.ts';
-import type { CacheMode } from '../fs/cow-fs.ts';
-import type { MountOptions } from '../daemon/options.ts';
 
 const CACHE_MODES: readonly CacheMode[] = ['writeback', 'writethrough', 'none'];
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
@@ -53,7 +54,9 @@ export function addMountOptions(command: Command): Command {
     .option('--max-store <size>', 'most bytes that written data may take; beyond it writes get ENOSPC')
     .option('--enospc-timeout <time>', 'how long cached writes wait for room in a full store', '60s')
     .option('--log-file <file>', 'log to a file, as JSON')
-    .addOption(new Option('--log-level <level>', 'least severe messages to log').choices([...LOG_LEVELS]).default('info'))
+    .addOption(
+      new Option('--log-level <level>', 'least severe messages to log').choices([...LOG_LEVELS]).default('info'),
+    )
     .option('--trace', 'log every request (to --log-file, else standard error)')
     .option('--force', 'go on although the base is in use');
 }
@@ -93,5 +96,8 @@ function parseThreads(text: string): number {
 function parseName(name: string): string {
   const fits = name !== '' && name !== '.' && name !== '..' && !/[/\0]/.test(name);
   if (fits && Buffer.byteLength(name) <= NAME_MAX_BYTES) return name;
-  throw new CowfsError('usage', `--name ${name}: give a file name, without slashes, of at most ${NAME_MAX_BYTES} bytes`);
+  throw new CowfsError(
+    'usage',
+    `--name ${name}: give a file name, without slashes, of at most ${NAME_MAX_BYTES} bytes`,
+  );
 }

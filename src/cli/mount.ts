@@ -2,12 +2,12 @@
  * `cowfs mount`: starts a daemon and returns when the disk can be opened, or serves in the foreground.
  */
 import { spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import type { Readable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
-import { CowfsError } from '../lib/error.ts';
 import type { MountOptions } from '../daemon/options.ts';
 import { parseStartReport, REPORT_FD } from '../daemon/start-report.ts';
+import { CowfsError } from '../lib/error.ts';
 import { warn } from './exit.ts';
 import { addMountOptions, toMountOptions } from './mount-options.ts';
 
@@ -15,7 +15,9 @@ export function registerMount(program: Command): void {
   const command = program
     .command('mount')
     .summary('show a base image as a disk to write to')
-    .description('Shows <base> as a virtual raw disk in <mountpoint>. Writes go to a temporary store; unmounting discards them.')
+    .description(
+      'Shows <base> as a virtual raw disk in <mountpoint>. Writes go to a temporary store; unmounting discards them.',
+    )
     .argument('<base>', 'a raw disk image or a block device; never written to')
     .argument('<mountpoint>', 'an existing directory')
     .option('--foreground', 'stay, and log to standard error');
@@ -30,16 +32,22 @@ Examples:
   cowfs mount disk.qcow2 /mnt/vm --name disk.qcow2
   cowfs mount /dev/sdb /mnt/evidence --read-only`,
     )
-    .action(async (base: string, mountpoint: string, raw: Parameters<typeof toMountOptions>[2] & { foreground?: boolean }) => {
-      const { canonicalMountpoint } = await import('../daemon/mountpoint.ts');
-      const options = await toMountOptions(base, canonicalMountpoint(mountpoint), raw);
-      if (raw.foreground === true) {
-        const { serveForeground } = await import('./foreground.ts');
-        await serveForeground(options);
-      } else {
-        await startDaemon(options);
-      }
-    });
+    .action(
+      async (
+        base: string,
+        mountpoint: string,
+        raw: Parameters<typeof toMountOptions>[2] & { foreground?: boolean },
+      ) => {
+        const { canonicalMountpoint } = await import('../daemon/mountpoint.ts');
+        const options = await toMountOptions(base, canonicalMountpoint(mountpoint), raw);
+        if (raw.foreground === true) {
+          const { serveForeground } = await import('./foreground.ts');
+          await serveForeground(options);
+        } else {
+          await startDaemon(options);
+        }
+      },
+    );
 }
 
 async function startDaemon(options: MountOptions): Promise<void> {
@@ -50,13 +58,19 @@ async function startDaemon(options: MountOptions): Promise<void> {
   const stdio: ('ignore' | 'pipe' | number)[] = ['ignore', 'ignore', options.trace ? 2 : 'pipe', 'pipe'];
   while (stdio.length < inherited) stdio.push('ignore');
   if (inherited > REPORT_FD) stdio.push(inherited);
-  const child = spawn(process.execPath, [main, JSON.stringify(options)], { cwd: '/', detached: true, stdio });
+  const child = spawn(process.execPath, [main, JSON.stringify(options)], {
+    cwd: '/',
+    detached: true,
+    stdio,
+  });
   const [reportText, errorText] = await Promise.all([
     readLine(child.stdio[REPORT_FD] as Readable),
     child.stderr === null ? '' : untilReport(child.stderr, child.stdio[REPORT_FD] as Readable),
     new Promise<void>((resolve, reject) => {
       child.once('spawn', resolve);
-      child.once('error', (error) => reject(new CowfsError('failed', `the daemon could not start: ${error.message}`, error)));
+      child.once('error', (error) =>
+        reject(new CowfsError('failed', `the daemon could not start: ${error.message}`, error)),
+      );
     }),
   ]);
   const report = parseStartReport(reportText === '' ? errorText : reportText);

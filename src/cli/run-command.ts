@@ -6,13 +6,13 @@ import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
-import { EACCES, ENOENT, errnoOf } from '../lib/errno.ts';
-import { CowfsError, reasonOf } from '../lib/error.ts';
 import { openJournal } from '../daemon/journal.ts';
 import { MountDaemon } from '../daemon/mount-daemon.ts';
 import type { MountOptions } from '../daemon/options.ts';
 import { removePrivate } from '../daemon/reap.ts';
 import { runtimeDirectory } from '../daemon/runtime-directory.ts';
+import { EACCES, ENOENT, errnoOf } from '../lib/errno.ts';
+import { CowfsError, reasonOf } from '../lib/error.ts';
 import { exitNow } from '../sys/libc.ts';
 import { isTerminalForeground } from '../sys/processes.ts';
 import { RUN_EXIT, reportError, warn } from './exit.ts';
@@ -46,7 +46,10 @@ async function runCommand(
   const mountpoint = privateDirectory();
   let daemon: MountDaemon;
   try {
-    const options = { ...(await optionsFor(mountpoint)), privateMountpoint: true };
+    const options = {
+      ...(await optionsFor(mountpoint)),
+      privateMountpoint: true,
+    };
     daemon = await MountDaemon.start(options, await openJournal(options, options.trace));
   } catch (error) {
     removePrivate(mountpoint);
@@ -73,7 +76,10 @@ function privateDirectory(): string {
 /** @returns the exit code to end with: the command's, or 128 and the signal that ended it, as shells say */
 function runChild(command: readonly string[], diskPath: string): Promise<number> {
   const [file = '', ...args] = command.map((argument) => argument.replaceAll('{}', diskPath));
-  const child = spawn(file, args, { stdio: 'inherit', env: { ...process.env, COWFS_DISK: diskPath } });
+  const child = spawn(file, args, {
+    stdio: 'inherit',
+    env: { ...process.env, COWFS_DISK: diskPath },
+  });
   const passOn = (signal: NodeJS.Signals): void => {
     if (TERMINAL_SIGNALS.includes(signal) && isTerminalForeground()) return;
     child.kill(signal);

@@ -14,8 +14,7 @@ export function registerRun(program: Command): void {
         "also in COWFS_DISK. Ends with the command's exit code (125: cowfs failed, 126 and 127: the command could not run).",
     )
     .argument('<base>', 'a raw disk image or a block device; never written to')
-    .argument('<command...>', 'after --: the command and its arguments')
-    .passThroughOptions();
+    .argument('<command...>', 'after --: the command and its arguments');
   addMountOptions(command)
     .addHelpText(
       'after',
@@ -27,6 +26,10 @@ Examples:
     )
     .action(async (base: string, args: string[], raw: Parameters<typeof toMountOptions>[2]) => {
       const { runOnDisk } = await import('./run-command.ts');
-      await runOnDisk((mountpoint) => toMountOptions(base, mountpoint, raw), args, program.opts<{ verbose?: boolean }>().verbose === true);
+      await runOnDisk(
+        (mountpoint) => toMountOptions(base, mountpoint, raw),
+        args,
+        program.opts<{ verbose?: boolean }>().verbose === true,
+      );
     });
 }

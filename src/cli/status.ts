@@ -2,9 +2,9 @@
  * `cowfs status`: everything about one mount, or about all.
  */
 import type { Command } from 'commander';
+import type { MountStatus } from '../daemon/status.ts';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes, formatDuration } from '../lib/units.ts';
-import type { MountStatus } from '../daemon/status.ts';
 import { readStatus, readStatuses } from './list.ts';
 import { formatTable } from './table.ts';
 
@@ -56,12 +56,17 @@ function statusText(status: MountStatus): string {
       ['written', `${formatBytes(disk.writtenBytes)}, taking ${formatBytes(disk.storeBytes)}`],
     ]),
     ['store', `${store.directory} (${store.strategy}), ${formatBytes(store.freeBytes)} free${quota}`],
-    ...(store.heldBytes > 0 ? [['waiting', `${formatBytes(store.heldBytes)} for room in the store`] as [string, string]] : []),
+    ...(store.heldBytes > 0
+      ? [['waiting', `${formatBytes(store.heldBytes)} for room in the store`] as [string, string]]
+      : []),
     ['reads', traffic(io.reads, io.readBytes, io.readLatencyMs)],
     ['writes', traffic(io.writes, io.writeBytes, io.writeLatencyMs)],
     ['other requests', `${io.otherRequests}${io.ioErrors > 0 ? `; ${io.ioErrors} reads or writes failed` : ''}`],
     ['transport', `${status.transport} (FUSE ${status.protocol}), cache ${status.cache}, ${status.threads} threads`],
-    ['daemon', `pid ${status.pid}, up ${formatDuration(Date.now() - Date.parse(status.upSince))}, ${formatBytes(status.memory.rssBytes)} resident`],
+    [
+      'daemon',
+      `pid ${status.pid}, up ${formatDuration(Date.now() - Date.parse(status.upSince))}, ${formatBytes(status.memory.rssBytes)} resident`,
+    ],
     ...status.warnings.map((warning): [string, string] => ['warning', warning]),
   ];
   return formatTable(rows);

@@ -47,7 +47,8 @@ async function unmount(givenPath: string, force: boolean): Promise<void> {
     if (reason !== undefined) throw await busyError(mountpoint, reason);
   }
   if (entry === undefined || pollUntil(() => !isAlive(entry), GONE_MS)) return;
-  if (!force) throw new CowfsError('failed', `unmounted, but the daemon (pid ${entry.pid}) did not end in ${GONE_MS / 1000} s`);
+  if (!force)
+    throw new CowfsError('failed', `unmounted, but the daemon (pid ${entry.pid}) did not end in ${GONE_MS / 1000} s`);
   process.kill(entry.pid, 'SIGKILL');
   pollUntil(() => !isAlive(entry), GONE_MS);
   reap(entry);
@@ -67,8 +68,11 @@ async function detach(socket: string, mountpoint: string): Promise<void> {
 
 async function busyError(mountpoint: string, reason: string): Promise<CowfsError> {
   const { usersBelow } = await import('../sys/processes.ts');
-  const users = usersBelow(mountpoint).map(({ pid, command }) => (pid === 0 ? `loop device ${command}` : `${command}, pid ${pid}`));
-  if (users.length === 0 && !/busy/i.test(reason)) return new CowfsError('refused', `${mountpoint} could not be unmounted: ${reason}`);
+  const users = usersBelow(mountpoint).map(({ pid, command }) =>
+    pid === 0 ? `loop device ${command}` : `${command}, pid ${pid}`,
+  );
+  if (users.length === 0 && !/busy/i.test(reason))
+    return new CowfsError('refused', `${mountpoint} could not be unmounted: ${reason}`);
   const who = users.length === 0 ? 'a process that this user cannot see' : users.join('; ');
   return new CowfsError('refused', `${mountpoint} is in use by ${who}; stop it first, or insist with --force`);
 }

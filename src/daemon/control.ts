@@ -31,7 +31,9 @@ export async function serveControl(path: string, handler: ControlHandler): Promi
     });
   });
   await new Promise<void>((resolve, reject) => {
-    server.once('error', (error) => reject(new CowfsError('failed', `control socket ${path}: ${reasonOf(error)}`, error)));
+    server.once('error', (error) =>
+      reject(new CowfsError('failed', `control socket ${path}: ${reasonOf(error)}`, error)),
+    );
     server.listen(path, resolve);
   });
   return server;
@@ -40,7 +42,8 @@ export async function serveControl(path: string, handler: ControlHandler): Promi
 function answer(line: string, handler: ControlHandler): Answer {
   try {
     const request: unknown = JSON.parse(line);
-    const command = typeof request === 'object' && request !== null && 'command' in request ? request.command : undefined;
+    const command =
+      typeof request === 'object' && request !== null && 'command' in request ? request.command : undefined;
     if (command === 'status' || command === 'detach') return { ok: true, status: handler(command) };
     return { ok: false, message: 'unknown command' };
   } catch (error) {

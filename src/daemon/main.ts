@@ -23,11 +23,21 @@ async function run(): Promise<void> {
     daemon = await MountDaemon.start(options, journal);
   } catch (error) {
     const kind = error instanceof CowfsError ? error.kind : 'failed';
-    report({ code: 'ERROR', kind, message: reasonOf(error), stack: error instanceof Error ? (error.stack ?? '') : '' });
+    report({
+      code: 'ERROR',
+      kind,
+      message: reasonOf(error),
+      stack: error instanceof Error ? (error.stack ?? '') : '',
+    });
     exitNow(1);
   }
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => daemon.detach());
-  report({ code: 'READY', pid: process.pid, diskPath: daemon.diskPath, warnings: daemon.warnings });
+  report({
+    code: 'READY',
+    pid: process.pid,
+    diskPath: daemon.diskPath,
+    warnings: daemon.warnings,
+  });
   journal.info(`serving ${options.base} as ${daemon.diskPath}`);
   try {
     await daemon.ended;

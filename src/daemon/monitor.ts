@@ -4,9 +4,9 @@
  */
 import { baseChange } from '../base/change.ts';
 import type { OpenedBase } from '../base/open.ts';
-import { formatBytes } from '../lib/units.ts';
 import { totals } from '../fs/counters.ts';
 import type { DiskFile } from '../fs/cow-fs.ts';
+import { formatBytes } from '../lib/units.ts';
 import type { Journal } from './journal.ts';
 
 const INTERVAL_MS = 2000;
@@ -59,7 +59,9 @@ export class Monitor {
     const change = baseChange(base);
     if (change === undefined) return;
     this.baseChanged = change;
-    journal.error(`the base ${base.path} changed under this mount (${change}): what the disk shows is not to be trusted`);
+    journal.error(
+      `the base ${base.path} changed under this mount (${change}): what the disk shows is not to be trusted`,
+    );
   }
 
   #lookAtRoom(): void {
@@ -72,7 +74,9 @@ export class Monitor {
       journal.warn(`the store's file system (${storeDirectory}) has ${formatBytes(room)} left`);
     } else if (maxStoreBytes !== undefined && occupied > maxStoreBytes * HIGH_QUOTA) {
       this.#saidLow = true;
-      journal.warn(`the store has ${formatBytes(occupied)} of the ${formatBytes(maxStoreBytes)} that --max-store allows`);
+      journal.warn(
+        `the store has ${formatBytes(occupied)} of the ${formatBytes(maxStoreBytes)} that --max-store allows`,
+      );
     }
   }
 }

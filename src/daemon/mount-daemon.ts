@@ -4,8 +4,8 @@
  * failed or the mount ended. It never touches its own mountpoint once mounted: that would wait for itself.
  */
 import type { OpenedBase } from '../base/open.ts';
-import type { DiskFile } from '../fs/cow-fs.ts';
 import { Counters, totals } from '../fs/counters.ts';
+import type { DiskFile } from '../fs/cow-fs.ts';
 import { openDisks, openFs } from '../fs/spec.ts';
 import type { Session } from '../fuse/init.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
@@ -63,12 +63,22 @@ export class MountDaemon {
   static async #mount(options: MountOptions, journal: Journal, takeDown: TakeDown): Promise<MountDaemon> {
     const { mountpoint } = options;
     const { base, describe } = prepare(options);
-    const hidden = new Map([[base.path, 'the base'], [options.storeDirectory, 'the store']]);
+    const hidden = new Map([
+      [base.path, 'the base'],
+      [options.storeDirectory, 'the store'],
+    ]);
     if (options.logFile !== undefined) hidden.set(options.logFile, 'the log file');
     // The watcher stays until all the rest is taken down.
     let watcher: Watcher | undefined;
     takeDown.add(() => watcher?.dismiss());
-    const entry = claimMountpoint({ mountpoint, base: base.path, privateMountpoint: options.privateMountpoint }, reap);
+    const entry = claimMountpoint(
+      {
+        mountpoint,
+        base: base.path,
+        privateMountpoint: options.privateMountpoint,
+      },
+      reap,
+    );
     takeDown.add(() => removeEntry(entry));
     clearDeadMount(mountpoint);
     checkMountpoint(mountpoint, hidden);
@@ -88,7 +98,12 @@ export class MountDaemon {
       nameWatcher(entry, await watcher.started());
     }
     const session = openSession(fuseFd, options.cacheMode === 'writeback');
-    const daemon = new MountDaemon(options, journal, takeDown, { fuseFd, base, session, fs: describe(session.directIoAllowMmap) });
+    const daemon = new MountDaemon(options, journal, takeDown, {
+      fuseFd,
+      base,
+      session,
+      fs: describe(session.directIoAllowMmap),
+    });
     const server = await serveControl(entry.socket, (command) => {
       const status = daemon.status();
       if (command === 'detach') setImmediate(() => daemon.detach());
@@ -102,7 +117,12 @@ export class MountDaemon {
     options: MountOptions,
     journal: Journal,
     takeDown: TakeDown,
-    mounted: { fuseFd: number; base: OpenedBase; session: Session; fs: Parameters<typeof openFs>[0] },
+    mounted: {
+      fuseFd: number;
+      base: OpenedBase;
+      session: Session;
+      fs: Parameters<typeof openFs>[0];
+    },
   ) {
     const { fuseFd, base, session, fs } = mounted;
     const { threads, storeDirectory, maxStoreBytes, enospcTimeoutMs, logFile } = options;
@@ -122,7 +142,14 @@ export class MountDaemon {
       error: (message) => journal.error(message),
     });
     takeDown.add(() => this.#hold.close());
-    this.#monitor = new Monitor({ base, files: this.#files, counters: this.#counters, storeDirectory, maxStoreBytes, journal });
+    this.#monitor = new Monitor({
+      base,
+      files: this.#files,
+      counters: this.#counters,
+      storeDirectory,
+      maxStoreBytes,
+      journal,
+    });
     takeDown.add(() => this.#monitor.close());
     const trace = options.trace ? { logFile } : undefined;
     this.#pool = new WorkerPool({ fuseFd, session, fs, counters: this.#counters, trace }, threads, {
@@ -179,7 +206,10 @@ export class MountDaemon {
         openHandles: attributes.openHandles,
       })),
       io: totals(this.#counters),
-      memory: { rssBytes: rss, mapBytes: this.#files.reduce((sum, { disk }) => sum + disk.mapBytes, 0) },
+      memory: {
+        rssBytes: rss,
+        mapBytes: this.#files.reduce((sum, { disk }) => sum + disk.mapBytes, 0),
+      },
       upSince: this.#startedAt.toISOString(),
       warnings: [...this.warnings, ...this.#journal.warnings],
     };

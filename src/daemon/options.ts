@@ -2,8 +2,9 @@
  * What a mount is asked to do: parsed once by the command line, carried as JSON to the daemon process and checked
  * again there. All paths are absolute.
  */
-import { CowfsError } from '../lib/error.ts';
+
 import type { CacheMode } from '../fs/cow-fs.ts';
+import { CowfsError } from '../lib/error.ts';
 import type { LogLevel } from '../lib/log.ts';
 
 export interface MountOptions {

@@ -4,10 +4,10 @@
  */
 import { closeSync } from 'node:fs';
 import { type OpenedBase, openBase } from '../base/open.ts';
-import { CowfsError } from '../lib/error.ts';
-import { formatBytes } from '../lib/units.ts';
 import { SharedAttributes } from '../fs/attributes.ts';
 import type { FsSpec } from '../fs/spec.ts';
+import { CowfsError } from '../lib/error.ts';
+import { formatBytes } from '../lib/units.ts';
 import { MAX_DISK_BYTES } from '../overlay/block.ts';
 import { Disk } from '../overlay/disk.ts';
 import { openTempStore } from '../overlay/temp-store.ts';
@@ -30,7 +30,14 @@ export function prepare(options: MountOptions): Prepared {
     const overlay = Disk.create(base.descriptor.sizeBytes, sizeBytes);
     const attributes = SharedAttributes.create(modeOf(options), uid, gid, base.stats.mtimeMs);
     const baseBlocks = base.kind === 'file' ? base.stats.blocks : Math.ceil(base.descriptor.sizeBytes / 512);
-    const disk = { name: options.name, base: base.descriptor, baseBlocks, storeFd, overlay, attributes };
+    const disk = {
+      name: options.name,
+      base: base.descriptor,
+      baseBlocks,
+      storeFd,
+      overlay,
+      attributes,
+    };
     const mountedAtMs = Date.now();
     return {
       base,
@@ -64,7 +71,10 @@ function diskSize({ sizeBytes }: MountOptions, base: OpenedBase): number {
   }
   const size = sizeBytes ?? baseBytes;
   if (size > MAX_DISK_BYTES) {
-    throw new CowfsError('usage', `a disk of ${formatBytes(size)} is too large; ${formatBytes(MAX_DISK_BYTES)} is the most`);
+    throw new CowfsError(
+      'usage',
+      `a disk of ${formatBytes(size)} is too large; ${formatBytes(MAX_DISK_BYTES)} is the most`,
+    );
   }
   return size;
 }

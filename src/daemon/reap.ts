@@ -3,8 +3,8 @@
  * whoever finds an entry of the dead: a new mount of the place, `list`, `unmount`.
  */
 import { rmdirSync } from 'node:fs';
-import { CowfsError, reasonOf } from '../lib/error.ts';
 import { ENOENT, errnoOf } from '../lib/errno.ts';
+import { CowfsError, reasonOf } from '../lib/error.ts';
 import { mountAt } from '../sys/mountinfo.ts';
 import { startTimeOf } from '../sys/processes.ts';
 import { MOUNT_TYPE, unmountFuse } from '../transport/kernel/mount.ts';
@@ -29,7 +29,8 @@ export function reap(entry: RegistryEntry): void {
   const { mountpoint } = entry;
   if (mountAt(mountpoint)?.type === MOUNT_TYPE && isDead(mountpoint)) {
     const reason = unmountFuse(mountpoint, true);
-    if (reason !== undefined) throw new CowfsError('refused', `dead mount ${mountpoint}: ${reason}; umount -l it as root`);
+    if (reason !== undefined)
+      throw new CowfsError('refused', `dead mount ${mountpoint}: ${reason}; umount -l it as root`);
   }
   if (entry.privateMountpoint) removePrivate(mountpoint);
   removeEntry(entry);

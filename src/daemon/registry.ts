@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { errnoOf, ENOENT } from '../lib/errno.ts';
+import { ENOENT, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { startTimeOf } from '../sys/processes.ts';
 import { runtimeDirectory } from './runtime-directory.ts';
@@ -50,7 +50,16 @@ export function claimMountpoint(
   }
   const { pid } = process;
   const startTime = startTimeOf(pid) ?? 0;
-  const entry = { mountpoint, base, pid, startTime, socket, privateMountpoint, watcherPid: 0, watcherStartTime: 0 };
+  const entry = {
+    mountpoint,
+    base,
+    pid,
+    startTime,
+    socket,
+    privateMountpoint,
+    watcherPid: 0,
+    watcherStartTime: 0,
+  };
   for (;;) {
     try {
       writeFileSync(file, JSON.stringify(entry), { flag: 'wx', mode: 0o600 });
@@ -72,7 +81,11 @@ export function claimMountpoint(
 /** Adds the watcher to our own entry. */
 export function nameWatcher(entry: RegistryEntry, watcherPid: number): void {
   const file = fileOf(entry.mountpoint);
-  const named: RegistryEntry = { ...entry, watcherPid, watcherStartTime: startTimeOf(watcherPid) ?? 0 };
+  const named: RegistryEntry = {
+    ...entry,
+    watcherPid,
+    watcherStartTime: startTimeOf(watcherPid) ?? 0,
+  };
   writeFileSync(`${file}.new`, JSON.stringify(named), { mode: 0o600 });
   renameSync(`${file}.new`, file);
 }
@@ -126,7 +139,9 @@ function isEntry(value: unknown): value is RegistryEntry {
   const entry = value as Record<keyof RegistryEntry, unknown>;
   return (
     [entry.mountpoint, entry.base, entry.socket].every((field) => typeof field === 'string') &&
-    [entry.pid, entry.startTime, entry.watcherPid, entry.watcherStartTime].every((field) => typeof field === 'number') &&
+    [entry.pid, entry.startTime, entry.watcherPid, entry.watcherStartTime].every(
+      (field) => typeof field === 'number',
+    ) &&
     typeof entry.privateMountpoint === 'boolean'
   );
 }

@@ -2,8 +2,7 @@
  * Where daemons leave word of themselves: /run/cowfs for root, $XDG_RUNTIME_DIR/cowfs for others; without one of
  * these, a directory of the user's own in the system's temporary place. Mode 0700, and only taken if it is ours.
  */
-import { constants, lstatSync, mkdirSync } from 'node:fs';
-import { accessSync } from 'node:fs';
+import { accessSync, constants, lstatSync, mkdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CowfsError } from '../lib/error.ts';
@@ -28,9 +27,15 @@ function runtimeCandidates(): string[] {
   const candidates = uid === 0 ? ['/run/cowfs'] : [];
   const xdg = process.env['XDG_RUNTIME_DIR'];
   if (xdg) candidates.push(join(xdg, 'cowfs'));
-  // Root of a user namespace may not write to /run; its user's own number keeps it apart from the real root's.
-  candidates.push(join(tmpdir(), `cowfs-${uid}`));
+  candidates.push(join(tmpdir(), temporaryName(uid)));
   return candidates;
+}
+
+/** Root of a user namespace is somebody else outside, where the directory's name must not collide. */
+function temporaryName(uid: number): string {
+  const [inside, outside, count] = readFileSync('/proc/self/uid_map', 'utf8').trim().split(/\s+/);
+  const isInitial = inside === '0' && outside === '0' && count === '4294967295';
+  return isInitial ? `cowfs-${uid}` : `cowfs-${outside}-userns-${uid}`;
 }
 
 function usable(directory: string): boolean {

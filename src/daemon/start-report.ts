@@ -7,8 +7,18 @@ import { CowfsError, type ErrorKind } from '../lib/error.ts';
 export const REPORT_FD = 3;
 
 export type StartReport =
-  | { readonly code: 'READY'; readonly pid: number; readonly diskPath: string; readonly warnings: readonly string[] }
-  | { readonly code: 'ERROR'; readonly kind: ErrorKind; readonly message: string; readonly stack: string };
+  | {
+      readonly code: 'READY';
+      readonly pid: number;
+      readonly diskPath: string;
+      readonly warnings: readonly string[];
+    }
+  | {
+      readonly code: 'ERROR';
+      readonly kind: ErrorKind;
+      readonly message: string;
+      readonly stack: string;
+    };
 
 /** @throws CowfsError of kind `failed` for what no daemon of this version writes (or nothing: it died) */
 export function parseStartReport(text: string): StartReport {
@@ -18,5 +28,8 @@ export function parseStartReport(text: string): StartReport {
   } catch {
     // Told below: what came is no report.
   }
-  throw new CowfsError('failed', `the daemon ended before it was ready${text === '' ? '' : `: ${text.trim()}`}; try --foreground --verbose`);
+  throw new CowfsError(
+    'failed',
+    `the daemon ended before it was ready${text === '' ? '' : `: ${text.trim()}`}; try --foreground --verbose`,
+  );
 }

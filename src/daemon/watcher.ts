@@ -50,7 +50,9 @@ export class Watcher {
     this.#child = child;
     this.#started = new Promise((resolve, reject) => {
       child.once('spawn', () => resolve(child.pid ?? 0));
-      child.once('error', (error) => reject(new CowfsError('failed', `the watcher could not start: ${reasonOf(error)}`, error)));
+      child.once('error', (error) =>
+        reject(new CowfsError('failed', `the watcher could not start: ${reasonOf(error)}`, error)),
+      );
     });
     child.once('exit', () => warn('the watcher ended: if this daemon is killed, its mount will stay behind'));
     child.unref();

@@ -3,7 +3,14 @@
  * and every worker must see at once. Kept for the life of the mount. Sizes belong to the overlay.
  */
 
-const INT32 = { MODE: 0, UID: 1, GID: 2, OPEN_HANDLES: 3, WRITABLE_HANDLES: 4, BYTES: 24 } as const;
+const INT32 = {
+  MODE: 0,
+  UID: 1,
+  GID: 2,
+  OPEN_HANDLES: 3,
+  WRITABLE_HANDLES: 4,
+  BYTES: 24,
+} as const;
 const TIMES = { ATIME: 0, MTIME: 1, CTIME: 2, COUNT: 3 } as const;
 
 /** Seconds since the epoch and nanoseconds of three times, as Float64 pairs. */

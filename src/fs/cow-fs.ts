@@ -5,9 +5,6 @@
  * Names cannot be made, moved or removed: those operations have no place here and the transport answers EPERM.
  */
 import { constants } from 'node:fs';
-import { BLOCK_BYTES } from '../overlay/block.ts';
-import type { Disk } from '../overlay/disk.ts';
-import type { Store } from '../overlay/store.ts';
 import {
   EACCES,
   EINVAL,
@@ -21,13 +18,10 @@ import {
   type Errno,
   OK,
 } from '../lib/errno.ts';
-import {
-  FALLOC_FL_KEEP_SIZE,
-  FALLOC_FL_PUNCH_HOLE,
-  FALLOC_FL_ZERO_RANGE,
-  SEEK_DATA,
-  SEEK_HOLE,
-} from '../sys/libc.ts';
+import { BLOCK_BYTES } from '../overlay/block.ts';
+import type { Disk } from '../overlay/disk.ts';
+import type { Store } from '../overlay/store.ts';
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, SEEK_DATA, SEEK_HOLE } from '../sys/libc.ts';
 import type { SharedAttributes, TimeName } from './attributes.ts';
 import { DT_DIR, DT_REG, FIRST_DISK_NODE, type NodeId, PERMISSION_BITS, ROOT_NODE, S_IFDIR, S_IFREG } from './node.ts';
 import type { AttributeChange, Attributes, DirectoryEntry, FsOps, Statistics } from './ops.ts';
@@ -64,7 +58,10 @@ export interface CowFsOptions {
 /** Asks the kernel to write back what it holds of a node from an offset on; undefined where the transport cannot. */
 export type WriteBackFrom = (node: NodeId, offset: number) => Errno;
 
-const TIME_FIELDS = { atime: 'ATIME', mtime: 'MTIME' } as const satisfies Record<string, TimeName>;
+const TIME_FIELDS = {
+  atime: 'ATIME',
+  mtime: 'MTIME',
+} as const satisfies Record<string, TimeName>;
 const BLOCK_SECTORS = BLOCK_BYTES / 512;
 const NAME_MAX = 255;
 /** The access mode within the flags of open(2) (asm-generic/fcntl.h). */
@@ -217,7 +214,11 @@ export class CowFs implements FsOps {
     return [
       { name: '.', node: ROOT_NODE, type: DT_DIR },
       { name: '..', node: ROOT_NODE, type: DT_DIR },
-      ...this.#files.map(({ name }, index) => ({ name, node: (FIRST_DISK_NODE + index) as NodeId, type: DT_REG })),
+      ...this.#files.map(({ name }, index) => ({
+        name,
+        node: (FIRST_DISK_NODE + index) as NodeId,
+        type: DT_REG,
+      })),
     ];
   }
 
@@ -255,7 +256,10 @@ export class CowFs implements FsOps {
     into.gid = attributes.gid;
     into.sizeBytes = disk.sizeBytes;
     // As a copy of the base would take. Not 0, which tar(1) takes for "all hole" while the kernel still holds data.
-    const copied = Math.min(baseBlocks + store.usedBytes / 512, Math.ceil(disk.sizeBytes / BLOCK_BYTES) * BLOCK_SECTORS);
+    const copied = Math.min(
+      baseBlocks + store.usedBytes / 512,
+      Math.ceil(disk.sizeBytes / BLOCK_BYTES) * BLOCK_SECTORS,
+    );
     into.blocks = disk.sizeBytes === 0 ? 0 : Math.max(BLOCK_SECTORS, copied);
     into.atimeSeconds = attributes.seconds('ATIME');
     into.atimeNanoseconds = attributes.nanoseconds('ATIME');

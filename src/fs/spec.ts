@@ -28,7 +28,13 @@ export function openDisks(spec: FsSpec): DiskFile[] {
   return spec.disks.map(({ name, base, baseBlocks, storeFd, overlay, attributes }) => {
     const store = new Store(storeFd);
     const disk = new Disk(new Base(base), store, overlay, spec.options.maxStoreBytes);
-    return { name, disk, store, baseBlocks, attributes: new SharedAttributes(attributes) };
+    return {
+      name,
+      disk,
+      store,
+      baseBlocks,
+      attributes: new SharedAttributes(attributes),
+    };
   });
 }
 

@@ -61,8 +61,22 @@ export const OPCODE = {
   STATX: 52,
 } as const;
 
-export const FUSE_IN_HEADER = { len: 0, opcode: 4, unique: 8, nodeid: 16, uid: 24, gid: 28, pid: 32, BYTES: 40 } as const;
-export const FUSE_OUT_HEADER = { len: 0, error: 4, unique: 8, BYTES: 16 } as const;
+export const FUSE_IN_HEADER = {
+  len: 0,
+  opcode: 4,
+  unique: 8,
+  nodeid: 16,
+  uid: 24,
+  gid: 28,
+  pid: 32,
+  BYTES: 40,
+} as const;
+export const FUSE_OUT_HEADER = {
+  len: 0,
+  error: 4,
+  unique: 8,
+  BYTES: 16,
+} as const;
 
 export const FUSE_INIT_IN = {
   major: 0,
@@ -120,7 +134,12 @@ export const FUSE_ENTRY_OUT = {
   BYTES: 128,
 } as const;
 export const FUSE_GETATTR_IN = { getattr_flags: 0, fh: 8, BYTES: 16 } as const;
-export const FUSE_ATTR_OUT = { attr_valid: 0, attr_valid_nsec: 8, attr: 16, BYTES: 104 } as const;
+export const FUSE_ATTR_OUT = {
+  attr_valid: 0,
+  attr_valid_nsec: 8,
+  attr: 16,
+  BYTES: 104,
+} as const;
 export const FUSE_SETATTR_IN = {
   valid: 0,
   fh: 8,
@@ -138,10 +157,27 @@ export const FUSE_OPEN_IN = { flags: 0, open_flags: 4, BYTES: 8 } as const;
 export const FUSE_OPEN_OUT = { fh: 0, open_flags: 8, BYTES: 16 } as const;
 export const FUSE_RELEASE_IN = { fh: 0, flags: 8, BYTES: 24 } as const;
 export const FUSE_READ_IN = { fh: 0, offset: 8, size: 16, BYTES: 40 } as const;
-export const FUSE_WRITE_IN = { fh: 0, offset: 8, size: 16, write_flags: 20, BYTES: 40 } as const;
+export const FUSE_WRITE_IN = {
+  fh: 0,
+  offset: 8,
+  size: 16,
+  write_flags: 20,
+  BYTES: 40,
+} as const;
 export const FUSE_WRITE_OUT = { size: 0, BYTES: 8 } as const;
-export const FUSE_FALLOCATE_IN = { fh: 0, offset: 8, length: 16, mode: 24, BYTES: 32 } as const;
-export const FUSE_LSEEK_IN = { fh: 0, offset: 8, whence: 16, BYTES: 24 } as const;
+export const FUSE_FALLOCATE_IN = {
+  fh: 0,
+  offset: 8,
+  length: 16,
+  mode: 24,
+  BYTES: 32,
+} as const;
+export const FUSE_LSEEK_IN = {
+  fh: 0,
+  offset: 8,
+  whence: 16,
+  BYTES: 24,
+} as const;
 export const FUSE_LSEEK_OUT = { offset: 0, BYTES: 8 } as const;
 export const FUSE_STATFS_OUT = {
   blocks: 0,
@@ -154,8 +190,20 @@ export const FUSE_STATFS_OUT = {
   frsize: 48,
   BYTES: 80,
 } as const;
-export const FUSE_DIRENT = { ino: 0, off: 8, namelen: 16, type: 20, name: 24, BYTES: 24 } as const;
-export const FUSE_NOTIFY_INVAL_INODE_OUT = { ino: 0, off: 8, len: 16, BYTES: 24 } as const;
+export const FUSE_DIRENT = {
+  ino: 0,
+  off: 8,
+  namelen: 16,
+  type: 20,
+  name: 24,
+  BYTES: 24,
+} as const;
+export const FUSE_NOTIFY_INVAL_INODE_OUT = {
+  ino: 0,
+  off: 8,
+  len: 16,
+  BYTES: 24,
+} as const;
 
 /** Codes of messages that nobody asked for (`enum fuse_notify_code`), in the `error` field of the header. */
 export const FUSE_NOTIFY_INVAL_INODE = 2;

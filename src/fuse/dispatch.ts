@@ -5,9 +5,10 @@
  *
  * What is not in the table is ENOSYS, which the kernel takes as "do not ask again".
  */
-import { type Errno, EINVAL, EIO, ENOENT, ENOSYS, ENOTDIR, ENOTTY, ENXIO, EPERM, isNoSpace, OK } from '../lib/errno.ts';
-import type { AttributeChange, FsOps } from '../fs/ops.ts';
+
 import type { NodeId } from '../fs/node.ts';
+import type { AttributeChange, FsOps } from '../fs/ops.ts';
+import { EINVAL, EIO, ENOENT, ENOSYS, ENOTDIR, ENOTTY, ENXIO, EPERM, type Errno, isNoSpace, OK } from '../lib/errno.ts';
 import {
   FATTR,
   FOPEN,
@@ -166,7 +167,13 @@ function write(call: Call, node: NodeId): Errno | typeof NO_REPLY {
     if (!isNoSpace(errno)) return errno;
     // The kernel took this data from its writer already; an error now would lose it.
     const { uniqueLow, uniqueHigh } = request;
-    call.hold({ uniqueLow, uniqueHigh, node, offset, data: Uint8Array.from(request.bytes.subarray(at, at + size)) });
+    call.hold({
+      uniqueLow,
+      uniqueHigh,
+      node,
+      offset,
+      data: Uint8Array.from(request.bytes.subarray(at, at + size)),
+    });
     return NO_REPLY;
   }
   if (errno !== OK && done === 0) return errno;
@@ -249,7 +256,12 @@ const ROWS: readonly (readonly [opcode: number, name: string, inBytes: number, h
   [OPCODE.BATCH_FORGET, 'BATCH_FORGET', 0, refuse(NO_REPLY)],
   [OPCODE.INTERRUPT, 'INTERRUPT', 0, refuse(NO_REPLY)],
   [OPCODE.NOTIFY_REPLY, 'NOTIFY_REPLY', 0, refuse(NO_REPLY)],
-  [OPCODE.GETATTR, 'GETATTR', FUSE_GETATTR_IN.BYTES, (call, node) => replyAttributes(call, call.ops.getAttributes(node))],
+  [
+    OPCODE.GETATTR,
+    'GETATTR',
+    FUSE_GETATTR_IN.BYTES,
+    (call, node) => replyAttributes(call, call.ops.getAttributes(node)),
+  ],
   [OPCODE.SETATTR, 'SETATTR', FUSE_SETATTR_IN.BYTES, setattr],
   [OPCODE.OPEN, 'OPEN', FUSE_OPEN_IN.BYTES, open],
   [OPCODE.RELEASE, 'RELEASE', FUSE_RELEASE_IN.BYTES, release],
@@ -278,9 +290,20 @@ const ROWS: readonly (readonly [opcode: number, name: string, inBytes: number, h
   [OPCODE.INIT, 'INIT', 0, refuse(EIO)],
   [OPCODE.IOCTL, 'IOCTL', 0, refuse(ENOTTY)],
   // Named for the trace; the kernel asks once and then does without.
-  ...(['FLUSH', 'GETXATTR', 'SETXATTR', 'LISTXATTR', 'REMOVEXATTR', 'ACCESS', 'POLL', 'BMAP', 'FSYNCDIR', 'STATX'] as const).map(
-    (name) => [OPCODE[name], name, 0, refuse(ENOSYS)] as const,
-  ),
+  ...(
+    [
+      'FLUSH',
+      'GETXATTR',
+      'SETXATTR',
+      'LISTXATTR',
+      'REMOVEXATTR',
+      'ACCESS',
+      'POLL',
+      'BMAP',
+      'FSYNCDIR',
+      'STATX',
+    ] as const
+  ).map((name) => [OPCODE[name], name, 0, refuse(ENOSYS)] as const),
 ];
 
 /** Indexed by opcode. */

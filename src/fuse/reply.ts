@@ -2,8 +2,9 @@
  * Writes replies and notifications into one buffer, which goes out in one write(2). The only place where an errno is
  * negated. One instance a worker; the payload of a READ is put behind the header by whoever reads, without a copy.
  */
-import { type Errno, OK } from '../lib/errno.ts';
+
 import type { Attributes } from '../fs/ops.ts';
+import { type Errno, OK } from '../lib/errno.ts';
 import { FUSE_ATTR, FUSE_OUT_HEADER } from './abi.ts';
 import { LITTLE_ENDIAN } from './decode.ts';
 

@@ -3,10 +3,11 @@
  * the two buffers it works in; the fd is in `transport/kernel`. An exception in a handler is a bug or the machine
  * failing: it becomes EIO and one call of `report`, here and nowhere else.
  */
-import { ENOSYS, EIO, errnoOf, OK } from '../lib/errno.ts';
+
 import type { Counters } from '../fs/counters.ts';
 import type { NodeId } from '../fs/node.ts';
 import type { FsOps } from '../fs/ops.ts';
+import { EIO, ENOSYS, errnoOf, OK } from '../lib/errno.ts';
 import { FUSE_IN_HEADER, FUSE_MIN_READ_BUFFER, FUSE_OUT_HEADER, FUSE_WRITE_IN, OPCODE } from './abi.ts';
 import { RequestReader } from './decode.ts';
 import { type Call, type HeldWrite, NO_REPLY, OPERATIONS } from './dispatch.ts';
@@ -41,7 +42,14 @@ export class FuseServer {
     this.#reply = new ReplyWriter(this.replyBytes);
     this.#options = options;
     const { ops, hold } = options;
-    this.#call = { ops, request: this.#request, reply: this.#reply, hold, payloadBytes: 0, movedBytes: 0 };
+    this.#call = {
+      ops,
+      request: this.#request,
+      reply: this.#reply,
+      hold,
+      payloadBytes: 0,
+      movedBytes: 0,
+    };
   }
 
   /**

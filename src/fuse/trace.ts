@@ -2,9 +2,10 @@
  * Requests and replies as a person would read them, for `--trace`:
  * `rx 12 READ disk.raw off=4096 len=131072` and `tx 12 OK 131072 B 0.2 ms`. Only loaded into the path when asked for.
  */
-import { errnoName, OK } from '../lib/errno.ts';
+
 import type { NodeId } from '../fs/node.ts';
 import type { FsOps } from '../fs/ops.ts';
+import { errnoName, OK } from '../lib/errno.ts';
 import { FUSE_FALLOCATE_IN, FUSE_LSEEK_IN, FUSE_OPEN_IN, FUSE_READ_IN, FUSE_SETATTR_IN, OPCODE } from './abi.ts';
 import type { RequestReader } from './decode.ts';
 import { NO_REPLY, type Operation } from './dispatch.ts';

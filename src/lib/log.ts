@@ -24,7 +24,16 @@ export async function createLogger({ level, file }: LogOptions): Promise<Logger>
   }
   const { PinoPretty } = await import('pino-pretty');
   const colorize = process.stderr.isTTY === true;
-  return pino(options, PinoPretty({ destination: 2, sync: true, colorize, translateTime: 'SYS:HH:MM:ss.l', ignore: 'pid' }));
+  return pino(
+    options,
+    PinoPretty({
+      destination: 2,
+      sync: true,
+      colorize,
+      translateTime: 'SYS:HH:MM:ss.l',
+      ignore: 'pid',
+    }),
+  );
 }
 
 function checkWritable(file: string): void {

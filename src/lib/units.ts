@@ -18,7 +18,10 @@ export function parseSize(text: string, option: string): number {
       ? Number.NaN
       : Number(match[1]) * 1024 ** SUFFIXES.indexOf((match[2] ?? '').toUpperCase() as (typeof SUFFIXES)[number]);
   if (!Number.isFinite(bytes) || bytes > Number.MAX_SAFE_INTEGER) {
-    throw new CowfsError('usage', `${option} ${text}: not a size; write bytes or a number with K, M, G, T, such as 20G`);
+    throw new CowfsError(
+      'usage',
+      `${option} ${text}: not a size; write bytes or a number with K, M, G, T, such as 20G`,
+    );
   }
   return Math.floor(bytes);
 }

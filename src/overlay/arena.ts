@@ -24,7 +24,9 @@ export class Arena {
   readonly #buffer: SharedArrayBuffer;
 
   static create(): SharedArrayBuffer {
-    const buffer = new SharedArrayBuffer(GROW_BYTES, { maxByteLength: MAX_BYTES });
+    const buffer = new SharedArrayBuffer(GROW_BYTES, {
+      maxByteLength: MAX_BYTES,
+    });
     new Int32Array(buffer, 0, FIRST)[FREE] = FIRST;
     return buffer;
   }

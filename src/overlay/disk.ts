@@ -12,7 +12,16 @@ import type { Base } from '../base/base.ts';
 import { EFBIG, ENOSPC, ENXIO, type Errno, isNoSpace, OK } from '../lib/errno.ts';
 import { lock, unlock } from '../lib/mutex.ts';
 import { Arena } from './arena.ts';
-import { BASE, BLOCK_BYTES, type BlockIndex, MAX_DISK_BYTES, MAX_STORE_BLOCKS, RESERVED, STORE, ZERO } from './block.ts';
+import {
+  BASE,
+  BLOCK_BYTES,
+  type BlockIndex,
+  MAX_DISK_BYTES,
+  MAX_STORE_BLOCKS,
+  RESERVED,
+  STORE,
+  ZERO,
+} from './block.ts';
 import { BlockMap } from './map.ts';
 import { RangeLock } from './range-lock.ts';
 import { CONTROL, EXTENT, type OverlayShared } from './shared.ts';
@@ -369,9 +378,13 @@ export class Disk {
     if (state === STORE || state === RESERVED) return OK;
     const offset = first * BLOCK_BYTES;
     const length = count * BLOCK_BYTES;
-    const baseBlocks = state === BASE ? Math.min(count, Math.max(0, Math.ceil(this.#baseLimit / BLOCK_BYTES) - first)) : 0;
+    const baseBlocks =
+      state === BASE ? Math.min(count, Math.max(0, Math.ceil(this.#baseLimit / BLOCK_BYTES) - first)) : 0;
     // Zero blocks may have leftovers in the store: those must not come to light.
-    let errno = baseBlocks === count ? OK : this.#store.zero(offset + baseBlocks * BLOCK_BYTES, length - baseBlocks * BLOCK_BYTES);
+    let errno =
+      baseBlocks === count
+        ? OK
+        : this.#store.zero(offset + baseBlocks * BLOCK_BYTES, length - baseBlocks * BLOCK_BYTES);
     if (errno === OK) errno = this.#store.reserve(offset, length);
     if (errno !== OK) {
       if (isNoSpace(errno)) this.#store.discard(offset, length);

@@ -2,9 +2,10 @@
  * Opens the temporary store: a file that never has a name that anybody else could open, of mode 0600, whose space the
  * kernel takes back however the daemon ends. Main thread, once per disk.
  */
+
+import { randomUUID } from 'node:crypto';
 import { closeSync, constants, ftruncateSync, openSync, realpathSync, statSync, unlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { randomUUID } from 'node:crypto';
 import { EINVAL, EISDIR, ENOENT, EOPNOTSUPP, errnoOf, isNoSpace } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { BLOCK_BYTES } from './block.ts';
@@ -67,5 +68,9 @@ function storeError(directory: string, error: unknown): CowfsError {
   if (isNoSpace(errnoOf(error))) {
     return new CowfsError('missing', `store ${directory} is full; make room there or give another with --store`, error);
   }
-  return new CowfsError('usage', `store ${directory}: ${reasonOf(error)}; give a writable directory with --store`, error);
+  return new CowfsError(
+    'usage',
+    `store ${directory}: ${reasonOf(error)}; give a writable directory with --store`,
+    error,
+  );
 }

@@ -31,12 +31,17 @@ export function parseMountinfo(text: string): MountEntry[] {
     const [, , device, , mountpoint] = fields;
     const [type, source] = fields.slice(separator + 1);
     if (separator < 0 || device === undefined || mountpoint === undefined || type === undefined) continue;
-    entries.push({ device, mountpoint: unescape(mountpoint), type, source: unescape(source ?? '') });
+    entries.push({
+      device,
+      mountpoint: unescapeOctal(mountpoint),
+      type,
+      source: unescapeOctal(source ?? ''),
+    });
   }
   return entries;
 }
 
 /** The kernel writes blanks, tabs, newlines and backslashes as three octal digits. */
-function unescape(text: string): string {
+function unescapeOctal(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 }

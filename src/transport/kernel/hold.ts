@@ -4,12 +4,13 @@
  * no_space_timeout). The main thread does it, so that no worker waits: reads go on, and so does the trim of another
  * disk that may make the room.
  */
-import { ENOSPC, errnoName, isNoSpace, OK } from '../../lib/errno.ts';
-import { formatBytes } from '../../lib/units.ts';
+
 import type { FsOps } from '../../fs/ops.ts';
 import { FUSE_OUT_HEADER, FUSE_WRITE_OUT } from '../../fuse/abi.ts';
 import type { HeldWrite } from '../../fuse/dispatch.ts';
 import { ReplyWriter } from '../../fuse/reply.ts';
+import { ENOSPC, errnoName, isNoSpace, OK } from '../../lib/errno.ts';
+import { formatBytes } from '../../lib/units.ts';
 import { sendReply } from './loop.ts';
 
 const RETRY_MS = 100;

@@ -4,8 +4,8 @@
  * each gives 8k. Ends when the connection does.
  */
 import { readSync, writeSync } from 'node:fs';
-import { EAGAIN, EINTR, ENODEV, ENOENT, errnoOf } from '../../lib/errno.ts';
 import type { FuseServer } from '../../fuse/server.ts';
+import { EAGAIN, EINTR, ENODEV, ENOENT, errnoOf } from '../../lib/errno.ts';
 
 /**
  * Serves until the file system is unmounted (ENODEV, fs/fuse/dev.c).

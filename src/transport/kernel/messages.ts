@@ -1,9 +1,10 @@
 /**
  * What the main thread and the workers of the kernel transport say to each other.
  */
+
+import type { FsSpec } from '../../fs/spec.ts';
 import type { HeldWrite } from '../../fuse/dispatch.ts';
 import type { Session } from '../../fuse/init.ts';
-import type { FsSpec } from '../../fs/spec.ts';
 
 /** `workerData` of a worker. */
 export interface WorkerTask {
@@ -24,6 +25,10 @@ export type WorkerMessage =
   /** A write-back for which the store has no room. */
   | { readonly code: 'HELD'; readonly write: HeldWrite }
   /** Something no handler expected; serving goes on. */
-  | { readonly code: 'REPORT'; readonly message: string; readonly detail: string }
+  | {
+      readonly code: 'REPORT';
+      readonly message: string;
+      readonly detail: string;
+    }
   /** The file system was unmounted; the thread ends. */
   | { readonly code: 'UNMOUNTED' };

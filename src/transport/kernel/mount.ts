@@ -4,7 +4,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { EPERM, type Errno, errnoName, OK } from '../../lib/errno.ts';
+import { EACCES, EPERM, type Errno, errnoName, errnoOf, OK } from '../../lib/errno.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
 import { MNT_DETACH, MS_NODEV, MS_NOSUID, MS_RDONLY, mount, umount2 } from '../../sys/libc.ts';
 
@@ -62,8 +62,15 @@ function openDevice(): number {
   try {
     return openSync(DEVICE, 'r+');
   } catch (error) {
-    throw new CowfsError('missing', `${DEVICE}: ${reasonOf(error)}; load the module (modprobe fuse) or give the container the device`, error);
+    throw new CowfsError('missing', `${DEVICE}: ${reasonOf(error)}; ${deviceHint(error)}`, error);
   }
+}
+
+/** What to do about a device that cannot be opened. */
+export function deviceHint(error: unknown): string {
+  return errnoOf(error) === EACCES
+    ? `let root make it usable for all, as distributions do: chmod 0666 ${DEVICE}`
+    : 'load the module (modprobe fuse) or give the container the device';
 }
 
 function mountByCall(fd: number, request: MountRequest): Errno {
@@ -101,17 +108,29 @@ async function mountByHelper(request: MountRequest): Promise<number> {
   closeSync(theirs);
   if (helper.error !== undefined) {
     closeSync(ours);
-    throw new CowfsError('missing', `${FUSERMOUNT}: ${reasonOf(helper.error)}; install it (apt-get install fuse3) or mount as root`, helper.error);
+    throw new CowfsError(
+      'missing',
+      `${FUSERMOUNT}: ${reasonOf(helper.error)}; install it (apt-get install fuse3) or mount as root`,
+      helper.error,
+    );
   }
   const fd = receiveFd(ours);
   if (helper.status === 0 && fd >= 0) return fd;
   const message = helperMessage(helper.stderr);
   const hint = message.includes('user_allow_other')
     ? 'let root put user_allow_other into /etc/fuse.conf, or leave out --allow-other'
-    : 'see `cowfs doctor`';
+    : message.includes(DEVICE) && message.includes('ermission')
+      ? `let root make it usable for all: chmod 0666 ${DEVICE}`
+      : 'see `cowfs doctor`';
   throw new CowfsError('missing', `${FUSERMOUNT} could not mount ${request.mountpoint}: ${message}; ${hint}`);
 }
 
 function helperMessage(stderr: string): string {
-  return stderr.trim().split('\n').at(-1)?.replace(/^fusermount3?: /, '') || 'no reason given';
+  return (
+    stderr
+      .trim()
+      .split('\n')
+      .at(-1)
+      ?.replace(/^fusermount3?: /, '') || 'no reason given'
+  );
 }

@@ -4,13 +4,13 @@
  */
 import { readSync, writeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
-import { ENODEV, errnoOf } from '../../lib/errno.ts';
-import { CowfsError } from '../../lib/error.ts';
 import { FUSE_INIT_OUT, FUSE_MIN_READ_BUFFER, FUSE_OUT_HEADER } from '../../fuse/abi.ts';
 import { RequestReader } from '../../fuse/decode.ts';
 import type { HeldWrite } from '../../fuse/dispatch.ts';
 import { handshake, type Session } from '../../fuse/init.ts';
 import { ReplyWriter } from '../../fuse/reply.ts';
+import { ENODEV, errnoOf } from '../../lib/errno.ts';
+import { CowfsError } from '../../lib/error.ts';
 import type { WorkerMessage, WorkerTask } from './messages.ts';
 
 /** Reads INIT and answers it; blocks until the kernel sends it, which it does at the mount. */
@@ -46,8 +46,15 @@ export class WorkerPool {
     const permits = new Int32Array(new SharedArrayBuffer(4));
     permits[0] = threads - 1;
     const workers = Array.from({ length: threads }, (_, index) => {
-      const workerData: WorkerTask = { ...task, index, notifyPermits: permits.buffer as SharedArrayBuffer };
-      return new Worker(new URL('./worker.js', import.meta.url), { workerData, name: `fuse-${index}` });
+      const workerData: WorkerTask = {
+        ...task,
+        index,
+        notifyPermits: permits.buffer as SharedArrayBuffer,
+      };
+      return new Worker(new URL('./worker.js', import.meta.url), {
+        workerData,
+        name: `fuse-${index}`,
+      });
     });
     this.#ready = Promise.race(workers.map((worker) => once(worker, 'READY')));
     // Whoever waits for `unmounted` hears of a failure; until then it must not count as unhandled.
@@ -64,7 +71,10 @@ export class WorkerPool {
 
   /** Waits until a worker serves. */
   async ready(): Promise<void> {
-    await Promise.race([this.#ready, this.unmounted.then(() => Promise.reject(new CowfsError('failed', 'unmounted before it was ready')))]);
+    await Promise.race([
+      this.#ready,
+      this.unmounted.then(() => Promise.reject(new CowfsError('failed', 'unmounted before it was ready'))),
+    ]);
   }
 }
 

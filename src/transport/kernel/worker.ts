@@ -4,14 +4,14 @@
  */
 import { writeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
-import { EAGAIN, ENOENT, errnoOf, OK } from '../../lib/errno.ts';
-import { reasonOf } from '../../lib/error.ts';
-import type { WriteBackFrom } from '../../fs/cow-fs.ts';
 import { Counters } from '../../fs/counters.ts';
+import type { WriteBackFrom } from '../../fs/cow-fs.ts';
 import { openFs } from '../../fs/spec.ts';
 import { invalidateInodeFrom } from '../../fuse/notify.ts';
 import { FuseServer } from '../../fuse/server.ts';
 import { Trace } from '../../fuse/trace.ts';
+import { EAGAIN, ENOENT, errnoOf, OK } from '../../lib/errno.ts';
+import { reasonOf } from '../../lib/error.ts';
 import { setIoFlusher } from '../../sys/libc.ts';
 import { serveConnection } from './loop.ts';
 import type { WorkerMessage, WorkerTask } from './messages.ts';
@@ -46,7 +46,10 @@ const writeBackFrom: WriteBackFrom = (node, offset) => {
 async function openTrace(): Promise<Trace | undefined> {
   if (task.trace === undefined) return undefined;
   const { createLogger } = await import('../../lib/log.ts');
-  const logger = await createLogger({ level: 'trace', file: task.trace.logFile });
+  const logger = await createLogger({
+    level: 'trace',
+    file: task.trace.logFile,
+  });
   return new Trace((line) => logger.trace(line));
 }
 
@@ -58,7 +61,11 @@ const server = new FuseServer({
   maxTransferBytes: task.session.maxTransferBytes,
   hold: (write) => post({ code: 'HELD', write }, [write.data.buffer]),
   report: (message, error) =>
-    post({ code: 'REPORT', message: error === undefined ? message : `${message}: ${reasonOf(error)}`, detail: error instanceof Error ? (error.stack ?? '') : '' }),
+    post({
+      code: 'REPORT',
+      message: error === undefined ? message : `${message}: ${reasonOf(error)}`,
+      detail: error instanceof Error ? (error.stack ?? '') : '',
+    }),
   trace: await openTrace(),
 });
 post({ code: 'READY' });

@@ -1,0 +1,26 @@
+import { defineConfig } from 'vitest/config';
+
+/** `unit` needs nothing but Node; `integration` mounts for real, one file at a time, so that figures stay their own. */
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          root: import.meta.dirname,
+          include: ['{lib,sys,base,overlay,fs,fuse,cli,daemon}/**/*.test.ts', 'structure.test.ts'],
+        },
+      },
+      {
+        test: {
+          name: 'integration',
+          root: import.meta.dirname,
+          include: ['{integration,property,guest}/**/*.test.ts', 'readme.test.ts'],
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+    ],
+  },
+});
