@@ -9,10 +9,10 @@ import { type Command, Option } from 'commander';
 import type { MountOptions } from '../daemon/options.ts';
 import type { CacheMode } from '../fs/cow-fs.ts';
 import { CowfsError } from '../lib/error.ts';
+import { LOG_LEVELS } from '../lib/log-level.ts';
 import { parseDuration, parseSize } from '../lib/units.ts';
 
 const CACHE_MODES: readonly CacheMode[] = ['writeback', 'writethrough', 'none'];
-const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
 
 /** Fewer than two could not write back for each other; more than these only wait. */
 const MIN_THREADS = 2;

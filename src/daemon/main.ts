@@ -16,6 +16,7 @@ function report(message: StartReport): void {
 }
 
 async function run(): Promise<void> {
+  process.title = 'cowfs';
   const options = parseMountOptions(process.argv[2] ?? '');
   const journal = await openJournal(options, false);
   let daemon: MountDaemon;
@@ -31,6 +32,11 @@ async function run(): Promise<void> {
     });
     exitNow(1);
   }
+  // A bug; the watcher takes the mount away, the log keeps the reason.
+  process.on('uncaughtException', (error) => {
+    journal.error(reasonOf(error), error.stack);
+    exitNow(1);
+  });
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => daemon.detach());
   report({
     code: 'READY',

@@ -5,7 +5,7 @@
 
 import type { CacheMode } from '../fs/cow-fs.ts';
 import { CowfsError } from '../lib/error.ts';
-import type { LogLevel } from '../lib/log.ts';
+import type { LogLevel } from '../lib/log-level.ts';
 
 export interface MountOptions {
   readonly base: string;

@@ -4,9 +4,9 @@
  * finds it (`reap.ts`).
  */
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ENOENT, errnoOf } from '../lib/errno.ts';
+import { EEXIST, ENOENT, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { startTimeOf } from '../sys/processes.ts';
 import { runtimeDirectory } from './runtime-directory.ts';
@@ -62,11 +62,13 @@ export function claimMountpoint(
   };
   for (;;) {
     try {
-      writeFileSync(file, JSON.stringify(entry), { flag: 'wx', mode: 0o600 });
+      linkWhole(file, entry);
       return entry;
     } catch (error) {
+      if (errnoOf(error) !== EEXIST) throw new CowfsError('failed', `${file}: ${reasonOf(error)}`, error);
       const holder = findEntry(mountpoint);
-      if (holder === undefined) throw new CowfsError('failed', `${file}: ${reasonOf(error)}`, error);
+      // It went in between: try again.
+      if (holder === undefined) continue;
       if (isAlive(holder)) {
         throw new CowfsError(
           'refused',
@@ -81,13 +83,24 @@ export function claimMountpoint(
 /** Adds the watcher to our own entry. */
 export function nameWatcher(entry: RegistryEntry, watcherPid: number): void {
   const file = fileOf(entry.mountpoint);
-  const named: RegistryEntry = {
-    ...entry,
-    watcherPid,
-    watcherStartTime: startTimeOf(watcherPid) ?? 0,
-  };
-  writeFileSync(`${file}.new`, JSON.stringify(named), { mode: 0o600 });
-  renameSync(`${file}.new`, file);
+  const named: RegistryEntry = { ...entry, watcherPid, watcherStartTime: startTimeOf(watcherPid) ?? 0 };
+  renameSync(writeAside(file, named), file);
+}
+
+/** Makes the file appear with all its content, or not at all (EEXIST): nobody ever reads half an entry. */
+function linkWhole(file: string, entry: RegistryEntry): void {
+  const aside = writeAside(file, entry);
+  try {
+    linkSync(aside, file);
+  } finally {
+    rmSync(aside);
+  }
+}
+
+function writeAside(file: string, entry: RegistryEntry): string {
+  const aside = `${file}.${process.pid}`;
+  writeFileSync(aside, JSON.stringify(entry), { mode: 0o600 });
+  return aside;
 }
 
 export function removeEntry(entry: RegistryEntry): void {
@@ -128,7 +141,7 @@ function readEntry(file: string): RegistryEntry | undefined {
     const value: unknown = JSON.parse(text);
     if (isEntry(value)) return value;
   } catch {
-    // Half-written by a process that died in between: worth nothing, like any other that does not parse.
+    // Entries appear whole, so this is none of ours, or of another version: worth nothing.
   }
   rmSync(file, { force: true });
   return undefined;

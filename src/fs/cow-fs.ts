@@ -127,16 +127,14 @@ export class CowFs implements FsOps {
   open(node: NodeId, flags: number): Errno {
     const file = this.#file(node);
     if (file === undefined) return node === ROOT_NODE ? EISDIR : ENOENT;
-    const writable = isWritable(flags);
-    if (writable && this.#options.readOnly) return EROFS;
-    const wantsDirect = (flags & constants.O_DIRECT) !== 0 && this.#options.coherentDirect;
-    this.direct = wantsDirect || this.#options.cacheMode === 'none';
-    file.attributes.opened(writable);
+    if (isWritable(flags) && this.#options.readOnly) return EROFS;
+    this.direct = this.#isDirect(flags);
+    file.attributes.opened(this.#mayHoldData(flags));
     return OK;
   }
 
   release(node: NodeId, flags: number): void {
-    this.#file(node)?.attributes.closed(isWritable(flags));
+    this.#file(node)?.attributes.closed(this.#mayHoldData(flags));
   }
 
   read(node: NodeId, offset: number, length: number, into: Uint8Array, at: number): Errno {
@@ -240,6 +238,19 @@ export class CowFs implements FsOps {
 
   nameOf(node: NodeId): string {
     return node === ROOT_NODE ? '/' : (this.#file(node)?.name ?? `node ${node}`);
+  }
+
+  #isDirect(flags: number): boolean {
+    const { cacheMode, coherentDirect } = this.#options;
+    return cacheMode === 'none' || (coherentDirect && (flags & constants.O_DIRECT) !== 0);
+  }
+
+  /**
+   * Whether the kernel may keep data that is written through such a handle, so that this side sees it late. Handles
+   * that bypass the cache do so only where they can be mapped (FUSE_DIRECT_IO_ALLOW_MMAP).
+   */
+  #mayHoldData(flags: number): boolean {
+    return isWritable(flags) && (!this.#isDirect(flags) || this.#options.coherentDirect);
   }
 
   #file(node: NodeId): DiskFile | undefined {

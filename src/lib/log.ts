@@ -5,9 +5,7 @@
 import { closeSync, openSync } from 'node:fs';
 import { type Logger, pino } from 'pino';
 import { CowfsError, reasonOf } from './error.ts';
-
-export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
-export type LogLevel = (typeof LOG_LEVELS)[number];
+import type { LogLevel } from './log-level.ts';
 
 export interface LogOptions {
   readonly level: LogLevel;

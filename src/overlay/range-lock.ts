@@ -7,9 +7,9 @@
  * All callers take stripes in ascending order, so nobody waits in a circle.
  */
 import { lock, unlock } from '../lib/mutex.ts';
-import { BLOCK_BYTES, type BlockIndex } from './block.ts';
+import type { BlockIndex } from './block.ts';
 
-export const REGION_BLOCKS = 16;
+const REGION_BLOCKS = 16;
 const STRIPES = 4096;
 
 export class RangeLock {
@@ -50,6 +50,3 @@ export class RangeLock {
     for (let stripe = from; stripe <= to; stripe++) act(this.#stripes, stripe);
   }
 }
-
-/** Bytes that one stripe guards in a row. */
-export const REGION_BYTES = REGION_BLOCKS * BLOCK_BYTES;

@@ -23,7 +23,6 @@ const cUmount2 = libc.func('int umount2(const char *target, int flags)');
 const cExit = libc.func('void _exit(int status)');
 
 /** lseek(2) whence values beyond SEEK_END (linux/fs.h). */
-export const SEEK_END = 2;
 export const SEEK_DATA = 3;
 export const SEEK_HOLE = 4;
 

@@ -22,8 +22,11 @@
 # screens.  Lines end in CR LF.  qemu's exit code is 0 even after a guest
 # panic: what counts is the line "GUEST done".
 #
-# Measured on 2 cores, from qemu's start to its exit: about 4.3 s (plain -nographic -hda:
-# 5 s; if=virtio: 2.6 s); each boot on the same disk adds 0.15 s.
+# Measured on 2 cores, from qemu's start to its exit: 4.3 s; with plain
+# -nographic -hda 5 s; with if=virtio 2.6 s.  The firmware reads kernel and
+# initrd off an IDE disk one sector at a time, each a round trip between qemu's
+# threads: with 2 busy loops beside it 8 s, with 4 of them 64 s (virtio: 10 s).
+# So do not run IDE boots beside other heavy work, and give them minutes.
 set -euo pipefail
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 
@@ -156,7 +159,7 @@ for module in ata_piix sd_mod; do add_module $module initrd/modules/ide; done
 for module in virtio_pci virtio_blk; do add_module $module initrd/modules/virtio; done
 install -m 755 "$here/initrd-init" initrd/init
 find initrd -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-# Not compressed: unpacking takes the emulated CPU longer than reading.
+# Not compressed: unpacking costs the emulated CPU what reading less saves.
 (cd initrd && find . | sort | cpio --quiet -o -H newc --owner=0:0 --reproducible) >initrd.img
 
 say "building root partition"

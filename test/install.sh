@@ -1,0 +1,26 @@
+#!/bin/bash
+# Installs what the tests need on Debian: as root by apt-get, otherwise it says what to install. For test/verify.sh and
+# for people. It changes nothing that is there already.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+wanted=$(cat packages.txt guest/packages.txt | sed 's/#.*//' | xargs -n1 | sort -u)
+missing=()
+for package in $wanted; do
+  [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+done
+
+if [ ${#missing[@]} -gt 0 ]; then
+  if [ "$(id -u)" != 0 ]; then
+    echo "missing packages; install them as root: apt-get install --no-install-recommends ${missing[*]}" >&2
+    exit 3
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+# udev gives the device this mode on every Debian; machines without udev (containers) may have it for root alone.
+if [ "$(id -u)" = 0 ] && [ -c /dev/fuse ] && [ "$(stat -c %a /dev/fuse)" != 666 ]; then
+  chmod 0666 /dev/fuse
+fi

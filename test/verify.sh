@@ -1,0 +1,45 @@
+#!/bin/bash
+# Installs what the tests need and runs all of them: checks, unit tests, tests on real mounts and guests; as root, the
+# core of them once more as an ordinary user. Prints one line of totals at the end. Continuous integration runs this.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bash test/install.sh
+[ -d node_modules ] || npm ci
+npm run build
+npm run check
+
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+status=0
+vitest() {
+  local name=$1
+  shift
+  "$@" npx vitest run --config test/vitest.config.ts --reporter=default --reporter=json \
+    --outputFile.json="$results/$name.json" "${selection[@]}" || status=1
+}
+
+selection=()
+vitest all env
+if [ "$(id -u)" = 0 ]; then
+  echo '== the core once more, as the user nobody'
+  # What an ordinary user has to have of his own: a home, a place to write, this tree to read.
+  home=$(mktemp -d /var/tmp/cowfs-nobody-XXXXXX)
+  trap 'rm -rf "$results" "$home"' EXIT
+  chown nobody "$home" "$results"
+  selection=(--project integration integration/smoke integration/run integration/json property/core)
+  vitest nobody runuser -u nobody -- env HOME="$home" TMPDIR="$home" COWFS_TEST_DIR="$home"
+fi
+
+node -e '
+const totals = { passed: 0, failed: 0, skipped: 0 };
+for (const file of process.argv.slice(1)) {
+  const run = JSON.parse(require("node:fs").readFileSync(file, "utf8"));
+  totals.passed += run.numPassedTests;
+  totals.failed += run.numFailedTests;
+  totals.skipped += run.numPendingTests + run.numTodoTests;
+}
+console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
+if (totals.passed === 0) process.exit(1);
+' "$results"/*.json || status=1
+exit $status
