@@ -34,6 +34,8 @@ export interface RunOptions {
   /** Run as this user instead of the test's own (needs root). */
   readonly user?: string;
   readonly input?: string | Buffer;
+  /** How long it may take; 110 s unless said otherwise. */
+  readonly timeoutMs?: number;
 }
 
 /** Runs a program to its end. */
@@ -45,7 +47,7 @@ export function run(file: string, args: readonly string[], options: RunOptions =
     env: { ...process.env, ...options.env },
     input: options.input,
     maxBuffer: 64 * 1024 * 1024,
-    timeout: 110_000,
+    timeout: options.timeoutMs ?? 110_000,
   });
   if (error !== undefined) throw error;
   return { status, stdout, stderr };

@@ -14,15 +14,15 @@ import { parseDuration, parseSize } from '../lib/units.ts';
 
 const CACHE_MODES: readonly CacheMode[] = ['writeback', 'writethrough', 'none'];
 
-/** Fewer than two could not write back for each other; more than these only wait. */
-const MIN_THREADS = 2;
+const MIN_THREADS = 1;
+/** More than these only wait. */
 const MAX_THREADS = 64;
 /** Measured on 2 cores: 28k random 4k reads a second one at a time with 2 workers, 35k with 3 or 4. */
 const DEFAULT_THREADS = Math.min(16, Math.max(4, availableParallelism()));
 const NAME_MAX_BYTES = 255;
 
 /** As commander fills it in. */
-interface RawOptions {
+export interface RawOptions {
   readonly store?: string;
   readonly name: string;
   readonly size?: string;
@@ -94,10 +94,10 @@ function parseThreads(text: string): number {
 }
 
 function parseName(name: string): string {
-  const fits = name !== '' && name !== '.' && name !== '..' && !/[/\0]/.test(name);
+  const fits = name !== '' && name !== '.' && name !== '..' && !/[/\0\n]/.test(name);
   if (fits && Buffer.byteLength(name) <= NAME_MAX_BYTES) return name;
   throw new CowfsError(
     'usage',
-    `--name ${name}: give a file name, without slashes, of at most ${NAME_MAX_BYTES} bytes`,
+    `--name ${name}: give a file name, without slashes or newlines, of at most ${NAME_MAX_BYTES} bytes`,
   );
 }

@@ -9,7 +9,7 @@ import type { MountOptions } from '../daemon/options.ts';
 import { parseStartReport, REPORT_FD } from '../daemon/start-report.ts';
 import { CowfsError } from '../lib/error.ts';
 import { warn } from './exit.ts';
-import { addMountOptions, toMountOptions } from './mount-options.ts';
+import { addMountOptions, type RawOptions, toMountOptions } from './mount-options.ts';
 
 export function registerMount(program: Command): void {
   const command = program
@@ -32,36 +32,34 @@ Examples:
   cowfs mount disk.qcow2 /mnt/vm --name disk.qcow2
   cowfs mount /dev/sdb /mnt/evidence --read-only`,
     )
-    .action(
-      async (
-        base: string,
-        mountpoint: string,
-        raw: Parameters<typeof toMountOptions>[2] & { foreground?: boolean },
-      ) => {
-        const { canonicalMountpoint } = await import('../daemon/mountpoint.ts');
-        const options = await toMountOptions(base, canonicalMountpoint(mountpoint), raw);
-        if (raw.foreground === true) {
-          const { serveForeground } = await import('./foreground.ts');
-          await serveForeground(options);
-        } else {
-          await startDaemon(options);
-        }
-      },
-    );
+    .action(async (base: string, mountpoint: string, raw: RawOptions & { foreground?: boolean }) => {
+      const options = await locate(base, mountpoint, raw);
+      if (raw.foreground === true) {
+        const { serveForeground } = await import('./foreground.ts');
+        await serveForeground(options);
+      } else {
+        await startDaemon(options);
+      }
+    });
+}
+
+async function locate(base: string, givenMountpoint: string, raw: RawOptions): Promise<MountOptions> {
+  const { canonicalMountpoint } = await import('../daemon/mountpoint.ts');
+  const { handedOverFd, handedOverMountpoint } = await import('../transport/kernel/handed-over.ts');
+  const mountpoint = canonicalMountpoint(givenMountpoint);
+  const fuseFd = handedOverFd(mountpoint);
+  if (fuseFd === undefined) return toMountOptions(base, mountpoint, raw);
+  return { ...(await toMountOptions(base, handedOverMountpoint(fuseFd) ?? mountpoint, raw)), fuseFd };
 }
 
 async function startDaemon(options: MountOptions): Promise<void> {
-  const { handedOver } = await import('../transport/kernel/mount.ts');
   const main = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
-  // A descriptor that a parent mounted for us keeps its number in the daemon.
-  const inherited = handedOver(options.mountpoint) ? Number(options.mountpoint.split('/').at(-1)) : REPORT_FD;
-  const stdio: ('ignore' | 'pipe' | number)[] = ['ignore', 'ignore', options.trace ? 2 : 'pipe', 'pipe'];
-  while (stdio.length < inherited) stdio.push('ignore');
-  if (inherited > REPORT_FD) stdio.push(inherited);
-  const child = spawn(process.execPath, [main, JSON.stringify(options)], {
+  const { fuseFd } = options;
+  const inherited = fuseFd === undefined ? {} : { fuseFd: REPORT_FD + 1 };
+  const child = spawn(process.execPath, [main, JSON.stringify({ ...options, ...inherited })], {
     cwd: '/',
     detached: true,
-    stdio,
+    stdio: ['ignore', 'ignore', options.trace ? 2 : 'pipe', 'pipe', ...(fuseFd === undefined ? [] : [fuseFd])],
   });
   const [reportText, errorText] = await Promise.all([
     readLine(child.stdio[REPORT_FD] as Readable),

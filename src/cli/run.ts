@@ -3,7 +3,7 @@
  * however the command or this process ends.
  */
 import type { Command } from 'commander';
-import { addMountOptions, toMountOptions } from './mount-options.ts';
+import { addMountOptions, type RawOptions, toMountOptions } from './mount-options.ts';
 
 export function registerRun(program: Command): void {
   const command = program
@@ -24,7 +24,7 @@ Examples:
   cowfs run --store /dev/shm base.img -- fsck.ext4 -fy {}
   cowfs run base.img -- sh -c 'mkfs.ext4 "$COWFS_DISK"'`,
     )
-    .action(async (base: string, args: string[], raw: Parameters<typeof toMountOptions>[2]) => {
+    .action(async (base: string, args: string[], raw: RawOptions) => {
       const { runOnDisk } = await import('./run-command.ts');
       await runOnDisk(
         (mountpoint) => toMountOptions(base, mountpoint, raw),

@@ -6,23 +6,28 @@
 import type { OpenedBase } from '../base/open.ts';
 import { Counters, totals } from '../fs/counters.ts';
 import type { DiskFile } from '../fs/cow-fs.ts';
-import { openDisks, openFs } from '../fs/spec.ts';
+import { type FsSpec, openDisks, openFs } from '../fs/spec.ts';
 import type { Session } from '../fuse/init.ts';
-import { CowfsError, reasonOf } from '../lib/error.ts';
 import { version } from '../lib/version.ts';
+import { abortConnection } from '../transport/kernel/abort.ts';
 import { HoldQueue } from '../transport/kernel/hold.ts';
-import { handedOver, mountFuse, unmountFuse } from '../transport/kernel/mount.ts';
 import { openSession, WorkerPool } from '../transport/kernel/pool.ts';
+import { SeekDesk } from '../transport/kernel/seek.ts';
+import { type Attachment, attach } from './attach.ts';
 import { serveControl } from './control.ts';
 import type { Journal } from './journal.ts';
 import { Monitor } from './monitor.ts';
-import { checkMountpoint, clearDeadMount, mountedDevice } from './mountpoint.ts';
+import { mountedDevice } from './mountpoint.ts';
 import type { MountOptions } from './options.ts';
 import { prepare } from './prepare.ts';
-import { reap, removePrivate } from './reap.ts';
-import { claimMountpoint, fileOf, nameWatcher, type RegistryEntry, removeEntry } from './registry.ts';
 import type { MountStatus } from './status.ts';
-import { Watcher } from './watcher.ts';
+import { TakeDown } from './take-down.ts';
+
+interface Mounted extends Attachment {
+  readonly base: OpenedBase;
+  readonly session: Session;
+  readonly fs: FsSpec;
+}
 
 export class MountDaemon {
   /** What the user should know at once. */
@@ -31,7 +36,6 @@ export class MountDaemon {
   readonly ended: Promise<void>;
 
   readonly #options: MountOptions;
-  readonly #takeDown = new TakeDown();
   readonly #base: OpenedBase;
   readonly #session: Session;
   readonly #files: readonly DiskFile[];
@@ -41,7 +45,8 @@ export class MountDaemon {
   readonly #hold: HoldQueue;
   readonly #pool: WorkerPool;
   readonly #startedAt = new Date();
-  #detach: () => void = () => {};
+  readonly #device: string | undefined;
+  #endNow: () => void = () => {};
 
   /**
    * Mounts and serves.
@@ -50,6 +55,8 @@ export class MountDaemon {
    */
   static async start(options: MountOptions, journal: Journal): Promise<MountDaemon> {
     const takeDown = new TakeDown();
+    // A store larger than the file size limit (ulimit -f) is then EFBIG for its writer, not our end (setrlimit(2)).
+    process.on('SIGXFSZ', () => journal.warn('the store has reached the file size limit (ulimit -f): writes fail'));
     try {
       const daemon = await MountDaemon.#mount(options, journal, takeDown);
       await daemon.#pool.ready();
@@ -61,50 +68,11 @@ export class MountDaemon {
   }
 
   static async #mount(options: MountOptions, journal: Journal, takeDown: TakeDown): Promise<MountDaemon> {
-    const { mountpoint } = options;
     const { base, describe } = prepare(options);
-    const hidden = new Map([
-      [base.path, 'the base'],
-      [options.storeDirectory, 'the store'],
-    ]);
-    if (options.logFile !== undefined) hidden.set(options.logFile, 'the log file');
-    // The watcher stays until all the rest is taken down.
-    let watcher: Watcher | undefined;
-    takeDown.add(() => watcher?.dismiss());
-    const entry = claimMountpoint(
-      {
-        mountpoint,
-        base: base.path,
-        privateMountpoint: options.privateMountpoint,
-      },
-      reap,
-    );
-    takeDown.add(() => removeEntry(entry));
-    clearDeadMount(mountpoint);
-    checkMountpoint(mountpoint, hidden);
-    if (options.privateMountpoint) takeDown.add(() => removePrivate(mountpoint));
-
-    const fuseFd = await mountFuse({
-      mountpoint,
-      source: base.path,
-      readOnly: options.readOnly,
-      allowOther: options.allowOther,
-    });
-    // Unknown for a mount that a parent made and handed over: whoever made it takes it away.
-    const device = handedOver(mountpoint) ? undefined : mountedDevice(mountpoint);
-    if (device !== undefined) {
-      takeDown.add(() => unmountQuietly(mountpoint, device, journal));
-      watcher = startWatcher(device, options, entry, journal);
-      nameWatcher(entry, await watcher.started());
-    }
-    const session = openSession(fuseFd, options.cacheMode === 'writeback');
-    const daemon = new MountDaemon(options, journal, takeDown, {
-      fuseFd,
-      base,
-      session,
-      fs: describe(session.directIoAllowMmap),
-    });
-    const server = await serveControl(entry.socket, (command) => {
+    const attachment = await attach(options, base, journal, takeDown);
+    const session = openSession(attachment.fuseFd, options.cacheMode === 'writeback');
+    const daemon = new MountDaemon(options, journal, takeDown, { ...attachment, base, session, fs: describe(session) });
+    const server = await serveControl(attachment.entry.socket, (command) => {
       const status = daemon.status();
       if (command === 'detach') setImmediate(() => daemon.detach());
       return status;
@@ -113,32 +81,26 @@ export class MountDaemon {
     return daemon;
   }
 
-  private constructor(
-    options: MountOptions,
-    journal: Journal,
-    takeDown: TakeDown,
-    mounted: {
-      fuseFd: number;
-      base: OpenedBase;
-      session: Session;
-      fs: Parameters<typeof openFs>[0];
-    },
-  ) {
-    const { fuseFd, base, session, fs } = mounted;
-    const { threads, storeDirectory, maxStoreBytes, enospcTimeoutMs, logFile } = options;
+  private constructor(options: MountOptions, journal: Journal, takeDown: TakeDown, mounted: Mounted) {
+    const { fuseFd, device, watcher, base, session, fs } = mounted;
+    const { mountpoint, threads, storeDirectory, maxStoreBytes, enospcTimeoutMs, logFile } = options;
+    const warn = (message: string): void => journal.warn(message);
     this.#options = options;
     this.#journal = journal;
-    this.#takeDown = takeDown;
     this.#base = base;
     this.#session = session;
+    this.#device = device;
     this.warnings = base.warnings;
     this.#counters = Counters.create(threads);
     this.#files = openDisks(fs);
+    const ops = openFs(fs);
     this.#hold = new HoldQueue({
       fuseFd,
-      ops: openFs(fs),
+      ops,
+      isDiscarded: () =>
+        mountedDevice(mountpoint) !== device && this.#files.every(({ attributes }) => attributes.openHandles === 0),
       timeoutMs: enospcTimeoutMs,
-      warn: (message) => journal.warn(message),
+      warn,
       error: (message) => journal.error(message),
     });
     takeDown.add(() => this.#hold.close());
@@ -151,15 +113,17 @@ export class MountDaemon {
       journal,
     });
     takeDown.add(() => this.#monitor.close());
+    const seeks = new SeekDesk({ fuseFd, ops, sizeOf: async (name) => watcher?.sizeOf(name), warn });
     const trace = options.trace ? { logFile } : undefined;
     this.#pool = new WorkerPool({ fuseFd, session, fs, counters: this.#counters, trace }, threads, {
       held: (write) => this.#hold.add(write),
+      seek: (seek) => seeks.answer(seek),
       report: (message, detail) => journal.error(message, detail),
     });
     const detached = new Promise<void>((resolve) => {
-      this.#detach = resolve;
+      this.#endNow = resolve;
     });
-    this.ended = Promise.race([this.#pool.unmounted, detached]).finally(() => this.#takeDown.run());
+    this.ended = Promise.race([this.#pool.unmounted, detached]).finally(() => takeDown.run());
     this.ended.catch(() => {});
   }
 
@@ -171,7 +135,9 @@ export class MountDaemon {
   /** Ends the mount although files are open: their users get errors from now on. */
   detach(): void {
     this.#journal.info('detaching');
-    this.#detach();
+    // Spares the kernel writing back what is about to be thrown away, where it lets us say so.
+    if (this.#device !== undefined) abortConnection(this.#device);
+    this.#endNow();
   }
 
   status(): MountStatus {
@@ -214,38 +180,4 @@ export class MountDaemon {
       warnings: [...this.warnings, ...this.#journal.warnings],
     };
   }
-}
-
-/** Steps to undo, run once, last first; a step that fails is told and does not keep the others from running. */
-class TakeDown {
-  #steps: (() => unknown)[] = [];
-
-  add(step: () => unknown): void {
-    this.#steps.push(step);
-  }
-
-  async run(): Promise<void> {
-    const errors: unknown[] = [];
-    for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) {
-      try {
-        await step();
-      } catch (error) {
-        errors.push(error);
-      }
-    }
-    if (errors.length > 0) throw new CowfsError('failed', `cleaning up: ${errors.map(reasonOf).join('; ')}`, errors[0]);
-  }
-}
-
-function startWatcher(device: string, options: MountOptions, entry: RegistryEntry, journal: Journal): Watcher {
-  const { mountpoint, privateMountpoint } = options;
-  const removeFiles = [fileOf(mountpoint), entry.socket] as const;
-  return new Watcher({ device, mountpoint, removeFiles, privateMountpoint }, (message) => journal.warn(message));
-}
-
-/** Takes our mount away if it is still there: after a plain umount(8) it is not, and what is there then is not ours. */
-function unmountQuietly(mountpoint: string, device: string, journal: Journal): void {
-  if (mountedDevice(mountpoint) !== device) return;
-  const reason = unmountFuse(mountpoint, true);
-  if (reason !== undefined) journal.error(`${mountpoint} could not be unmounted: ${reason}`);
 }

@@ -7,7 +7,8 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { ENOENT, ENOTCONN, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { mountAt } from '../sys/mountinfo.ts';
-import { handedOver, MOUNT_TYPE, unmountFuse } from '../transport/kernel/mount.ts';
+import { handedOverFd } from '../transport/kernel/handed-over.ts';
+import { MOUNT_TYPE, unmountFuse } from '../transport/kernel/mount.ts';
 
 /**
  * The canonical path of a mountpoint. Follows links in its parents only: the last component may be a dead mount, which
@@ -15,7 +16,7 @@ import { handedOver, MOUNT_TYPE, unmountFuse } from '../transport/kernel/mount.t
  */
 export function canonicalMountpoint(path: string): string {
   const absolute = resolve(path);
-  if (handedOver(absolute)) return absolute;
+  if (handedOverFd(absolute) !== undefined) return absolute;
   try {
     return realpathSync(absolute);
   } catch (error) {
@@ -49,7 +50,6 @@ export function clearDeadMount(mountpoint: string): void {
  * @throws CowfsError of kind `usage`
  */
 export function checkMountpoint(mountpoint: string, inside: ReadonlyMap<string, string>): void {
-  if (handedOver(mountpoint)) return;
   let isDirectory: boolean;
   try {
     isDirectory = lstatSync(mountpoint).isDirectory();

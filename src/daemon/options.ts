@@ -10,6 +10,8 @@ import type { LogLevel } from '../lib/log-level.ts';
 export interface MountOptions {
   readonly base: string;
   readonly mountpoint: string;
+  /** The connection, when a parent has mounted it; the mountpoint is where, or `/dev/fd/N` if that is unknown. */
+  readonly fuseFd?: number;
   /** File name of the disk in the mount. */
   readonly name: string;
   readonly storeDirectory: string;
@@ -37,6 +39,7 @@ export interface MountOptions {
 const FIELDS: Record<keyof MountOptions, 'string' | 'number' | 'boolean' | 'string?' | 'number?'> = {
   base: 'string',
   mountpoint: 'string',
+  fuseFd: 'number?',
   name: 'string',
   storeDirectory: 'string',
   sizeBytes: 'number?',

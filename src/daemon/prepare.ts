@@ -6,6 +6,7 @@ import { closeSync } from 'node:fs';
 import { type OpenedBase, openBase } from '../base/open.ts';
 import { SharedAttributes } from '../fs/attributes.ts';
 import type { FsSpec } from '../fs/spec.ts';
+import type { Session } from '../fuse/init.ts';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes } from '../lib/units.ts';
 import { MAX_DISK_BYTES } from '../overlay/block.ts';
@@ -16,7 +17,7 @@ import type { MountOptions } from './options.ts';
 export interface Prepared {
   readonly base: OpenedBase;
   /** Everything but what only the handshake with the kernel decides. */
-  readonly describe: (coherentDirect: boolean) => FsSpec;
+  readonly describe: (session: Session) => FsSpec;
 }
 
 /** @throws CowfsError that names what is wrong with the base, the store or the size */
@@ -41,12 +42,13 @@ export function prepare(options: MountOptions): Prepared {
     const mountedAtMs = Date.now();
     return {
       base,
-      describe: (coherentDirect) => ({
+      describe: (session) => ({
         disks: [disk],
         options: {
           cacheMode: options.cacheMode,
           readOnly: options.readOnly,
-          coherentDirect,
+          coherentDirect: session.directIoAllowMmap,
+          sizeMayLag: session.writebackCache,
           maxStoreBytes: options.maxStoreBytes,
           uid,
           gid,

@@ -1,18 +1,27 @@
 /**
- * The process that cleans up after a daemon that was killed: a detached shell that waits at the read end of a pipe
- * whose write end only the daemon holds. At end of file it detaches the mount, if it is still ours, and removes the
- * registry entry. A shell, because a second Node would cost 40 MB a mount and this costs one.
+ * A process outside the mount, for what the daemon must not do itself. A thread that serves a mount and waits for that
+ * mount (to be unmounted, to tell a size) can wait for ever: if the daemon is killed just then, the thread that waits
+ * keeps the connection open that would have to close for it to wake. So a detached shell does these things, at the
+ * other end of a pipe that only the daemon holds open: at its end of file the shell detaches the mount, if it is still
+ * ours, and removes the registry entry. A shell, because a second Node would cost 40 MB a mount and this costs one.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 
 /**
  * $1 device number of the mount, $2 mountpoint, $3 and $4 files to remove, $5 "private" for a mountpoint to remove.
- * The word `done` before the end of file says that the daemon has cleaned up itself.
+ * Commands, a line each: `done` (the daemon has cleaned up), `detach` (do it now), `size NAME` (prints the size of a
+ * file in the mount as the kernel knows it, with the device it is on).
  */
 const SCRIPT = `
-trap '' HUP INT TERM QUIT
-read -r word && [ "$word" = done ] && exit 0
+trap '' HUP INT TERM QUIT PIPE
+while IFS= read -r line; do
+  case $line in
+    done) exit 0 ;;
+    detach) break ;;
+    'size '*) stat -c '%s %d' -- "$2/\${line#size }" 2>/dev/null || echo '-' ;;
+  esac
+done
 ours=no
 while read -r id parent device rest; do
   [ "$device" = "$1" ] && ours=yes
@@ -27,6 +36,10 @@ rm -f -- "$3" "$4"
 exit 0
 `;
 
+/** How long the shell may take to answer or to go. */
+const ANSWER_MS = 5000;
+const DETACH_MS = 10_000;
+
 export interface Watched {
   /** `major:minor` of the mounted file system. */
   readonly device: string;
@@ -38,6 +51,11 @@ export interface Watched {
 export class Watcher {
   readonly #child: ChildProcess;
   readonly #started: Promise<number>;
+  readonly #gone: Promise<void>;
+  readonly #device: string;
+  /** Who waits for an answer, in the order of their questions. */
+  readonly #questions: ((answer: string | undefined) => void)[] = [];
+  #pending = '';
 
   constructor(watched: Watched, warn: (message: string) => void) {
     const { device, mountpoint, removeFiles, privateMountpoint } = watched;
@@ -45,8 +63,9 @@ export class Watcher {
     const child = spawn('/bin/sh', ['-c', SCRIPT, 'cowfs-watcher', ...args], {
       cwd: '/',
       detached: true,
-      stdio: ['pipe', 'ignore', 'ignore'],
+      stdio: ['pipe', 'pipe', 'ignore'],
     });
+    this.#device = device;
     this.#child = child;
     this.#started = new Promise((resolve, reject) => {
       child.once('spawn', () => resolve(child.pid ?? 0));
@@ -54,7 +73,16 @@ export class Watcher {
         reject(new CowfsError('failed', `the watcher could not start: ${reasonOf(error)}`, error)),
       );
     });
-    child.once('exit', () => warn('the watcher ended: if this daemon is killed, its mount will stay behind'));
+    this.#gone = new Promise((resolve) => {
+      child.once('exit', () => {
+        for (const answer of this.#questions.splice(0)) answer(undefined);
+        resolve();
+      });
+    });
+    child.on('exit', () => warn('the watcher ended: if this daemon is killed, its mount will stay behind'));
+    // It may be killed at any time; then there is nobody to talk to, and `exit` tells.
+    child.stdin?.on('error', () => {});
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => this.#heard(text));
     child.unref();
   }
 
@@ -63,16 +91,55 @@ export class Watcher {
     return this.#started;
   }
 
+  /** The size in bytes of a file in the mount as the kernel knows it; undefined when that cannot be told. */
+  async sizeOf(name: string): Promise<number | undefined> {
+    const answer = await Promise.race([
+      new Promise<string | undefined>((resolve) => {
+        this.#questions.push(resolve);
+        this.#child.stdin?.write(`size ${name}\n`);
+      }),
+      this.#gone.then(() => undefined),
+      after(ANSWER_MS),
+    ]);
+    const [size, device] = (answer ?? '').split(' ').map(Number);
+    // Something else may be mounted on top of us.
+    return Number.isInteger(size) && device === deviceNumber(this.#device) ? size : undefined;
+  }
+
+  /** Has it take the mount away and go; false when it did not in time (it is dead, or umount hangs). */
+  async detach(): Promise<boolean> {
+    this.#child.removeAllListeners('exit');
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return false;
+    const gone = new Promise<boolean>((resolve) => this.#child.once('exit', (code) => resolve(code === 0)));
+    this.#child.stdin?.write('detach\n');
+    return (await Promise.race([gone, after(DETACH_MS)])) ?? false;
+  }
+
   /** Sends it home: there is nothing to clean up any more. */
   async dismiss(): Promise<void> {
     this.#child.removeAllListeners('exit');
     const { stdin } = this.#child;
     if (stdin === null || stdin.destroyed) return;
-    // It may have been killed; then there is nobody to tell.
-    stdin.on('error', () => {});
     await new Promise<void>((resolve) => {
       stdin.end('done\n', () => resolve());
       stdin.once('close', () => resolve());
     });
   }
+
+  #heard(text: string): void {
+    this.#pending += text;
+    const lines = this.#pending.split('\n');
+    this.#pending = lines.pop() ?? '';
+    for (const line of lines) this.#questions.shift()?.(line);
+  }
+}
+
+/** st_dev as stat(1) prints it (makedev(3): minor and major interleaved), of `major:minor`. */
+function deviceNumber(device: string): number {
+  const [major = 0, minor = 0] = device.split(':').map(Number);
+  return (minor & 0xff) + (major & 0xfff) * 2 ** 8 + (minor >>> 8) * 2 ** 20;
+}
+
+function after(milliseconds: number): Promise<undefined> {
+  return new Promise((resolve) => setTimeout(() => resolve(undefined), milliseconds).unref());
 }

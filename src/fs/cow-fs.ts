@@ -13,6 +13,7 @@ import {
   ENOENT,
   ENOSYS,
   ENOTDIR,
+  ENXIO,
   EOPNOTSUPP,
   EROFS,
   type Errno,
@@ -47,6 +48,8 @@ export interface CowFsOptions {
    */
   readonly coherentDirect: boolean;
   readonly maxStoreBytes: number | undefined;
+  /** Whether the kernel may know a larger size than we do (WRITEBACK_CACHE): it extends the file and writes later. */
+  readonly sizeMayLag: boolean;
   /** Of the root directory; the mounting user. */
   readonly uid: number;
   readonly gid: number;
@@ -54,9 +57,6 @@ export interface CowFsOptions {
   readonly allowOther: boolean;
   readonly mountedAtMs: number;
 }
-
-/** Asks the kernel to write back what it holds of a node from an offset on; undefined where the transport cannot. */
-export type WriteBackFrom = (node: NodeId, offset: number) => Errno;
 
 const TIME_FIELDS = {
   atime: 'ATIME',
@@ -75,12 +75,10 @@ export class CowFs implements FsOps {
 
   readonly #files: readonly DiskFile[];
   readonly #options: CowFsOptions;
-  readonly #writeBackFrom: WriteBackFrom | undefined;
 
-  constructor(files: readonly DiskFile[], options: CowFsOptions, writeBackFrom?: WriteBackFrom) {
+  constructor(files: readonly DiskFile[], options: CowFsOptions) {
     this.#files = files;
     this.#options = options;
-    this.#writeBackFrom = writeBackFrom;
   }
 
   lookup(parent: NodeId, name: string): Errno {
@@ -183,23 +181,28 @@ export class CowFs implements FsOps {
 
   /**
    * While a handle for writing is open the kernel may hold data that this side has not seen, and passes the question
-   * on without writing it back: an honest "hole" would make cp(1) drop it. So all is data then, to the end, and the
-   * end is made certain first.
+   * on without writing it back: an honest "hole" would make cp(1) drop it. So all is data then, to the end; and the
+   * end, too, is where the kernel says.
    */
-  seek(node: NodeId, offset: number, whence: number): Errno {
+  seek(node: NodeId, offset: number, whence: number, kernelSize = 0): Errno {
     const file = this.#file(node);
     if (file === undefined) return EIO;
     const { disk } = file;
     if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return EINVAL;
     if (file.attributes.writableHandles > 0) {
-      const flushed = this.#writeBackFrom?.(node, disk.sizeBytes) ?? OK;
-      if (flushed !== OK) return flushed;
-      this.found = whence === SEEK_DATA ? offset : disk.sizeBytes;
-      return offset >= disk.sizeBytes ? disk.seekData(offset) : OK;
+      const end = Math.max(disk.sizeBytes, kernelSize);
+      this.found = whence === SEEK_DATA ? offset : end;
+      return offset < end ? OK : ENXIO;
     }
     const errno = whence === SEEK_DATA ? disk.seekData(offset) : disk.seekHole(offset);
     this.found = disk.found;
     return errno;
+  }
+
+  seekNeedsKernelSize(node: NodeId, offset: number, whence: number): boolean {
+    const file = this.#file(node);
+    if (file === undefined || !this.#options.sizeMayLag || file.attributes.writableHandles === 0) return false;
+    return whence !== SEEK_DATA || offset >= file.disk.sizeBytes;
   }
 
   /** A temporary store is gone with the process, so there is nothing to make durable. */

@@ -78,8 +78,14 @@ export interface FsOps {
   write(node: NodeId, offset: number, length: number, from: Uint8Array, at: number): Errno;
   /** fallocate(2). */
   allocate(node: NodeId, mode: number, offset: number, length: number): Errno;
-  /** lseek(2) with SEEK_DATA or SEEK_HOLE. */
-  seek(node: NodeId, offset: number, whence: number): Errno;
+  /**
+   * lseek(2) with SEEK_DATA or SEEK_HOLE.
+   *
+   * @param kernelSize the size as the kernel knows it, where `seekNeedsKernelSize` asks for it
+   */
+  seek(node: NodeId, offset: number, whence: number, kernelSize?: number): Errno;
+  /** Whether an honest answer depends on a size that only the kernel knows yet. */
+  seekNeedsKernelSize(node: NodeId, offset: number, whence: number): boolean;
   /** fsync(2). ENOSYS where it has nothing to do, so that the kernel stops asking. */
   sync(node: NodeId): Errno;
   /** `.` and `..` included; undefined for what is no directory. */

@@ -7,7 +7,7 @@ import { Disk } from '../overlay/disk.ts';
 import type { OverlayShared } from '../overlay/shared.ts';
 import { Store } from '../overlay/store.ts';
 import { SharedAttributes } from './attributes.ts';
-import { CowFs, type CowFsOptions, type DiskFile, type WriteBackFrom } from './cow-fs.ts';
+import { CowFs, type CowFsOptions, type DiskFile } from './cow-fs.ts';
 
 export interface DiskSpec {
   readonly name: string;
@@ -38,6 +38,6 @@ export function openDisks(spec: FsSpec): DiskFile[] {
   });
 }
 
-export function openFs(spec: FsSpec, writeBackFrom?: WriteBackFrom): CowFs {
-  return new CowFs(openDisks(spec), spec.options, writeBackFrom);
+export function openFs(spec: FsSpec): CowFs {
+  return new CowFs(openDisks(spec), spec.options);
 }

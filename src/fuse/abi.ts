@@ -198,15 +198,6 @@ export const FUSE_DIRENT = {
   name: 24,
   BYTES: 24,
 } as const;
-export const FUSE_NOTIFY_INVAL_INODE_OUT = {
-  ino: 0,
-  off: 8,
-  len: 16,
-  BYTES: 24,
-} as const;
-
-/** Codes of messages that nobody asked for (`enum fuse_notify_code`), in the `error` field of the header. */
-export const FUSE_NOTIFY_INVAL_INODE = 2;
 
 /** `fuse_setattr_in.valid`. */
 export const FATTR = {

@@ -52,6 +52,15 @@ export interface HeldWrite {
   readonly data: Uint8Array<ArrayBuffer>;
 }
 
+/** A question for holes whose answer depends on a size that must be asked for elsewhere. */
+export interface DeferredSeek {
+  readonly uniqueLow: number;
+  readonly uniqueHigh: number;
+  readonly node: NodeId;
+  readonly offset: number;
+  readonly whence: number;
+}
+
 /** The request under way and everything its handler may use. One object a worker. */
 export interface Call {
   readonly ops: FsOps;
@@ -59,6 +68,8 @@ export interface Call {
   readonly reply: ReplyWriter;
   /** Takes over a write-back for which there is no room; its reply comes from there. */
   readonly hold: (write: HeldWrite) => void;
+  /** Takes over a question for holes; its reply comes from there. */
+  readonly deferSeek: (seek: DeferredSeek) => void;
   payloadBytes: number;
   /** Bytes of data that a READ or WRITE moved, for the counters. */
   movedBytes: number;
@@ -192,11 +203,17 @@ function fallocate(call: Call, node: NodeId): Errno {
   );
 }
 
-function lseek(call: Call, node: NodeId): Errno {
+function lseek(call: Call, node: NodeId): Errno | typeof NO_REPLY {
   const { ops, reply, request } = call;
   const offset = request.u64(FUSE_LSEEK_IN.offset);
+  const whence = request.u32(FUSE_LSEEK_IN.whence);
   if (offset === Number.POSITIVE_INFINITY) return ENXIO;
-  const errno = ops.seek(node, offset, request.u32(FUSE_LSEEK_IN.whence));
+  if (ops.seekNeedsKernelSize(node, offset, whence)) {
+    const { uniqueLow, uniqueHigh } = request;
+    call.deferSeek({ uniqueLow, uniqueHigh, node, offset, whence });
+    return NO_REPLY;
+  }
+  const errno = ops.seek(node, offset, whence);
   if (errno !== OK) return errno;
   reply.u64(FUSE_LSEEK_OUT.offset, ops.found);
   call.payloadBytes = FUSE_LSEEK_OUT.BYTES;

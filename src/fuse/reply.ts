@@ -1,5 +1,5 @@
 /**
- * Writes replies and notifications into one buffer, which goes out in one write(2). The only place where an errno is
+ * Writes replies into one buffer, which goes out in one write(2). The only place where an errno is
  * negated. One instance a worker; the payload of a READ is put behind the header by whoever reads, without a copy.
  */
 
@@ -83,16 +83,6 @@ export class ReplyWriter {
     this.#view.setInt32(FUSE_OUT_HEADER.error, -errno, LITTLE_ENDIAN);
     this.#view.setUint32(FUSE_OUT_HEADER.unique, uniqueLow, LITTLE_ENDIAN);
     this.#view.setUint32(FUSE_OUT_HEADER.unique + 4, uniqueHigh, LITTLE_ENDIAN);
-    return length;
-  }
-
-  /** Completes a notification (`enum fuse_notify_code`): its code stands where the error would, its number is 0. */
-  finishNotify(code: number, payloadBytes: number): number {
-    const length = PAYLOAD + payloadBytes;
-    this.#view.setUint32(FUSE_OUT_HEADER.len, length, LITTLE_ENDIAN);
-    this.#view.setInt32(FUSE_OUT_HEADER.error, code, LITTLE_ENDIAN);
-    this.#view.setUint32(FUSE_OUT_HEADER.unique, 0, LITTLE_ENDIAN);
-    this.#view.setUint32(FUSE_OUT_HEADER.unique + 4, 0, LITTLE_ENDIAN);
     return length;
   }
 }

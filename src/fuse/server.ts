@@ -10,7 +10,7 @@ import type { FsOps } from '../fs/ops.ts';
 import { EIO, ENOSYS, errnoOf, OK } from '../lib/errno.ts';
 import { FUSE_IN_HEADER, FUSE_MIN_READ_BUFFER, FUSE_OUT_HEADER, FUSE_WRITE_IN, OPCODE } from './abi.ts';
 import { RequestReader } from './decode.ts';
-import { type Call, type HeldWrite, NO_REPLY, OPERATIONS } from './dispatch.ts';
+import { type Call, type DeferredSeek, type HeldWrite, NO_REPLY, OPERATIONS } from './dispatch.ts';
 import { ReplyWriter } from './reply.ts';
 import type { Trace } from './trace.ts';
 
@@ -20,6 +20,7 @@ export interface ServerOptions {
   /** Largest payload of a READ or WRITE, as negotiated. */
   readonly maxTransferBytes: number;
   readonly hold: (write: HeldWrite) => void;
+  readonly deferSeek: (seek: DeferredSeek) => void;
   /** Gets what no handler expected. */
   readonly report: (message: string, error: unknown) => void;
   readonly trace: Trace | undefined;
@@ -41,15 +42,8 @@ export class FuseServer {
     this.#request = new RequestReader(this.requestBytes);
     this.#reply = new ReplyWriter(this.replyBytes);
     this.#options = options;
-    const { ops, hold } = options;
-    this.#call = {
-      ops,
-      request: this.#request,
-      reply: this.#reply,
-      hold,
-      payloadBytes: 0,
-      movedBytes: 0,
-    };
+    const { ops, hold, deferSeek } = options;
+    this.#call = { ops, request: this.#request, reply: this.#reply, hold, deferSeek, payloadBytes: 0, movedBytes: 0 };
   }
 
   /**

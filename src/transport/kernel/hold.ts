@@ -18,6 +18,8 @@ const RETRY_MS = 100;
 export interface HoldOptions {
   readonly fuseFd: number;
   readonly ops: FsOps;
+  /** Whether the mount is gone and nobody has a file open: then nothing will be read again, and nothing is lost. */
+  readonly isDiscarded: () => boolean;
   /** How long a write-back may wait before it fails with ENOSPC, in milliseconds. */
   readonly timeoutMs: number;
   readonly warn: (message: string) => void;
@@ -27,6 +29,7 @@ export interface HoldOptions {
 export class HoldQueue {
   #waiting: { readonly write: HeldWrite; readonly sinceMs: number }[] = [];
   #timer: NodeJS.Timeout | undefined;
+  #closed = false;
   readonly #options: HoldOptions;
   readonly #reply = new ReplyWriter(new Uint8Array(FUSE_OUT_HEADER.BYTES + FUSE_WRITE_OUT.BYTES));
 
@@ -40,6 +43,10 @@ export class HoldQueue {
   }
 
   add(write: HeldWrite): void {
+    if (this.#closed) {
+      this.#answer(write, ENOSPC);
+      return;
+    }
     if (this.#waiting.length === 0) {
       this.#options.warn(
         `the store is full: data that programs have written already waits for room, ` +
@@ -50,13 +57,25 @@ export class HoldQueue {
     this.#timer ??= setInterval(() => this.#retry(), RETRY_MS);
   }
 
-  /** Gives up waiting: the mount goes. */
+  /** Gives up waiting, now and from now on: the mount is being taken away by force. */
   close(): void {
+    this.#closed = true;
+    this.#stop();
+    for (const { write } of this.#waiting.splice(0)) this.#answer(write, ENOSPC);
+  }
+
+  #stop(): void {
     clearInterval(this.#timer);
     this.#timer = undefined;
   }
 
   #retry(): void {
+    // An unmount waits for these, and throws away what they bring.
+    if (this.#options.isDiscarded()) {
+      for (const { write } of this.#waiting.splice(0)) this.#answer(write, OK);
+      this.#stop();
+      return;
+    }
     const now = performance.now();
     let lostBytes = 0;
     let stillFull = false;
@@ -81,7 +100,7 @@ export class HoldQueue {
       );
     }
     if (this.#waiting.length > 0) return;
-    this.close();
+    this.#stop();
     if (lostBytes === 0) this.#options.warn('the store has room again: everything that waited is written');
   }
 

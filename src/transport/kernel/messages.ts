@@ -3,7 +3,7 @@
  */
 
 import type { FsSpec } from '../../fs/spec.ts';
-import type { HeldWrite } from '../../fuse/dispatch.ts';
+import type { DeferredSeek, HeldWrite } from '../../fuse/dispatch.ts';
 import type { Session } from '../../fuse/init.ts';
 
 /** `workerData` of a worker. */
@@ -13,8 +13,6 @@ export interface WorkerTask {
   readonly session: Session;
   readonly fs: FsSpec;
   readonly counters: SharedArrayBuffer;
-  /** One Int32: how many workers may still wait in a notification at once. */
-  readonly notifyPermits: SharedArrayBuffer;
   /** Where `--trace` prints: a file, or undefined for standard error; absent when not tracing. */
   readonly trace: { readonly logFile: string | undefined } | undefined;
 }
@@ -24,6 +22,8 @@ export type WorkerMessage =
   | { readonly code: 'READY' }
   /** A write-back for which the store has no room. */
   | { readonly code: 'HELD'; readonly write: HeldWrite }
+  /** A question for holes that needs the size that the kernel knows. */
+  | { readonly code: 'SEEK'; readonly seek: DeferredSeek }
   /** Something no handler expected; serving goes on. */
   | {
       readonly code: 'REPORT';

@@ -1,6 +1,5 @@
 /**
- * Opens a FUSE connection and mounts it: by mount(2) where we may, through fusermount3 elsewhere, or neither when a
- * privileged parent did and hands us the descriptor. Also takes mounts down. Main thread and commands.
+ * Opens a FUSE connection and mounts it: by mount(2) where we may, through fusermount3 elsewhere. Also takes mounts down. Main thread and commands.
  */
 import { spawnSync } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
@@ -12,7 +11,6 @@ import { MNT_DETACH, MS_NODEV, MS_NOSUID, MS_RDONLY, mount, umount2 } from '../.
 export const MOUNT_TYPE = 'fuse.cowfs';
 const FUSERMOUNT = 'fusermount3';
 const DEVICE = '/dev/fuse';
-const HANDED_OVER = '/dev/fd/';
 
 export interface MountRequest {
   readonly mountpoint: string;
@@ -27,7 +25,6 @@ export interface MountRequest {
  * @throws CowfsError of kind `missing` when this machine or user lacks what it takes
  */
 export async function mountFuse(request: MountRequest): Promise<number> {
-  if (handedOver(request.mountpoint)) return Number(request.mountpoint.slice(HANDED_OVER.length));
   if (process.geteuid?.() !== 0) return mountByHelper(request);
   const fd = openDevice();
   const errno = mountByCall(fd, request);
@@ -36,11 +33,6 @@ export async function mountFuse(request: MountRequest): Promise<number> {
   // Root without CAP_SYS_ADMIN, as in most containers: the set-uid helper may still be allowed to.
   if (errno === EPERM) return mountByHelper(request);
   throw new CowfsError('failed', `mount ${request.mountpoint}: ${errnoName(errno)}; see \`cowfs doctor\``);
-}
-
-/** libfuse's convention for a mount that a privileged parent made: its descriptor in the place of the mountpoint. */
-export function handedOver(mountpoint: string): boolean {
-  return mountpoint.startsWith(HANDED_OVER) && /^\d+$/.test(mountpoint.slice(HANDED_OVER.length));
 }
 
 /**

@@ -6,7 +6,7 @@ import { readSync, writeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { FUSE_INIT_OUT, FUSE_MIN_READ_BUFFER, FUSE_OUT_HEADER } from '../../fuse/abi.ts';
 import { RequestReader } from '../../fuse/decode.ts';
-import type { HeldWrite } from '../../fuse/dispatch.ts';
+import type { DeferredSeek, HeldWrite } from '../../fuse/dispatch.ts';
 import { handshake, type Session } from '../../fuse/init.ts';
 import { ReplyWriter } from '../../fuse/reply.ts';
 import { ENODEV, errnoOf } from '../../lib/errno.ts';
@@ -34,6 +34,7 @@ export function openSession(fuseFd: number, wantWriteback: boolean): Session {
 
 export interface PoolEvents {
   readonly held: (write: HeldWrite) => void;
+  readonly seek: (seek: DeferredSeek) => void;
   readonly report: (message: string, detail: string) => void;
 }
 
@@ -42,15 +43,9 @@ export class WorkerPool {
   readonly unmounted: Promise<void>;
   readonly #ready: Promise<void>;
 
-  constructor(task: Omit<WorkerTask, 'index' | 'notifyPermits'>, threads: number, events: PoolEvents) {
-    const permits = new Int32Array(new SharedArrayBuffer(4));
-    permits[0] = threads - 1;
+  constructor(task: Omit<WorkerTask, 'index'>, threads: number, events: PoolEvents) {
     const workers = Array.from({ length: threads }, (_, index) => {
-      const workerData: WorkerTask = {
-        ...task,
-        index,
-        notifyPermits: permits.buffer as SharedArrayBuffer,
-      };
+      const workerData: WorkerTask = { ...task, index };
       return new Worker(new URL('./worker.js', import.meta.url), {
         workerData,
         name: `fuse-${index}`,
@@ -64,6 +59,7 @@ export class WorkerPool {
     for (const worker of workers) {
       worker.on('message', (message: WorkerMessage) => {
         if (message.code === 'HELD') events.held(message.write);
+        else if (message.code === 'SEEK') events.seek(message.seek);
         else if (message.code === 'REPORT') events.report(message.message, message.detail);
       });
     }

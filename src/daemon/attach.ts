@@ -1,0 +1,76 @@
+/**
+ * Gets a place for a mount and mounts there: claims the mountpoint, clears what a dead daemon left, mounts, and starts
+ * the watcher. Main thread. Whatever succeeded is in the take-down list when this returns or throws.
+ */
+import type { OpenedBase } from '../base/open.ts';
+import { mountFuse, unmountFuse } from '../transport/kernel/mount.ts';
+import type { Journal } from './journal.ts';
+import { checkMountpoint, clearDeadMount, mountedDevice } from './mountpoint.ts';
+import type { MountOptions } from './options.ts';
+import { reap, removePrivate } from './reap.ts';
+import { claimMountpoint, fileOf, nameWatcher, type RegistryEntry, removeEntry } from './registry.ts';
+import type { TakeDown } from './take-down.ts';
+import { Watcher } from './watcher.ts';
+
+export interface Attachment {
+  readonly fuseFd: number;
+  readonly entry: RegistryEntry;
+  /** `major:minor`; unknown only for a mount that a parent made where we cannot see it. */
+  readonly device: string | undefined;
+  readonly watcher: Watcher | undefined;
+}
+
+/** @throws CowfsError: the place is taken or unfit, or this user cannot mount */
+export async function attach(
+  options: MountOptions,
+  base: OpenedBase,
+  journal: Journal,
+  takeDown: TakeDown,
+): Promise<Attachment> {
+  const { mountpoint, privateMountpoint } = options;
+  const entry = claimMountpoint({ mountpoint, base: base.path, privateMountpoint }, reap);
+  takeDown.add(() => removeEntry(entry));
+  if (privateMountpoint) takeDown.add(() => removePrivate(mountpoint));
+  const fuseFd = options.fuseFd ?? (await mountNew(options, base));
+  const device = mountedDevice(mountpoint);
+  if (device === undefined) return { fuseFd, entry, device, watcher: undefined };
+
+  let watcher: Watcher | undefined;
+  takeDown.add(() => leave(mountpoint, device, watcher, journal));
+  const removeFiles = [fileOf(mountpoint), entry.socket] as const;
+  watcher = new Watcher({ device, mountpoint, removeFiles, privateMountpoint }, (message) => journal.warn(message));
+  nameWatcher(entry, await watcher.started());
+  return { fuseFd, entry, device, watcher };
+}
+
+function mountNew(options: MountOptions, base: OpenedBase): Promise<number> {
+  const { mountpoint, storeDirectory, logFile, readOnly, allowOther } = options;
+  const hidden = new Map([
+    [base.path, 'the base'],
+    [storeDirectory, 'the store'],
+  ]);
+  if (logFile !== undefined) hidden.set(logFile, 'the log file');
+  clearDeadMount(mountpoint);
+  checkMountpoint(mountpoint, hidden);
+  return mountFuse({ mountpoint, source: base.path, readOnly, allowOther });
+}
+
+/**
+ * Takes our mount away if it is still there: after a plain umount(8) it is not, and what is there then is not ours.
+ * The watcher does it, as unmounting waits for what our own workers have yet to serve.
+ */
+async function leave(
+  mountpoint: string,
+  device: string,
+  watcher: Watcher | undefined,
+  journal: Journal,
+): Promise<void> {
+  if (mountedDevice(mountpoint) !== device) {
+    await watcher?.dismiss();
+    return;
+  }
+  if ((await watcher?.detach()) === true) return;
+  // Nobody else is left to do it: the watcher was killed, or never started, and then nothing is served yet.
+  const reason = unmountFuse(mountpoint, true);
+  if (reason !== undefined) journal.error(`${mountpoint} could not be unmounted: ${reason}`);
+}
