@@ -19,7 +19,7 @@ import { join, resolve } from 'node:path';
 import { onTestFinished } from 'vitest';
 import type { MountStatus } from '../src/daemon/status.ts';
 
-const PROJECT = resolve(import.meta.dirname, '..');
+export const PROJECT = resolve(import.meta.dirname, '..');
 export const COWFS = join(PROJECT, 'bin/cowfs.js');
 
 export interface Result {

@@ -102,6 +102,7 @@ describe.skipIf(noFio !== undefined)(`fio${noFio ? ` (${noFio})` : ''}`, () => {
       '--verify=crc32c',
       '--verify_fatal=1',
       '--verify_backlog=64',
+      '--verify_state_save=0',
       '--end_fsync=1',
       '--group_reporting',
       ...options,

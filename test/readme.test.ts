@@ -1,0 +1,89 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { cowfs, lacks, listMounts, makeMountpoint, must, mustCowfs, PROJECT, run, scratch, sha256 } from './harness.ts';
+
+/**
+ * Every command of the README is run, as it stands there but for the mountpoint and what keeps qemu from opening a
+ * window; what the continuous integration runs by itself is compared with its script.
+ */
+
+const README = readFileSync(join(PROJECT, 'README.md'), 'utf8');
+const BLOCKS = [...README.matchAll(/^```\n(.*?)^```/gms)].map(([, text]) => (text ?? '').trim());
+const COMMANDS = BLOCKS.filter((block) => /^(cowfs|npm) /.test(block)).flatMap((block) => block.split('\n'));
+
+test('the commands are those that the tests below run', () => {
+  expect(COMMANDS).toEqual([
+    'cowfs mount base.img /mnt/vm',
+    'qemu-system-x86_64 -drive file=/mnt/vm/disk.raw,format=raw',
+    'cowfs unmount /mnt/vm',
+    'npm ci',
+    'npm run demo',
+    'npm run verify',
+  ]);
+});
+
+const missing = lacks('qemu-system-x86_64');
+test.skipIf(missing !== undefined)(
+  `mount, boot, unmount${missing ? ` (${missing})` : ''}`,
+  async () => {
+    const directory = scratch();
+    const mountpoint = makeMountpoint(directory);
+    must('bash', [join(PROJECT, 'test/guest/build-image.sh'), join(directory, 'base.img')], { timeoutMs: 600_000 });
+    const before = await sha256(join(directory, 'base.img'));
+    // An alias, as the README recommends.
+    const prelude = /alias cowfs="[^"]+"/.exec(README)?.[0] ?? '';
+    const aliases = must('bash', ['-c', `${prelude.replace('$PWD', PROJECT)}; alias cowfs`]).trim();
+    const sh = (command: string): string =>
+      must('bash', ['-O', 'expand_aliases', '-c', `${aliases}\n${command.replaceAll('/mnt/vm', mountpoint)}`], {
+        cwd: directory,
+        timeoutMs: 600_000,
+      });
+    const [mount = '', qemu = '', unmount = ''] = COMMANDS;
+    expect(sh(mount).trim()).toBe(join(mountpoint, 'disk.raw'));
+    const console = sh(`${qemu} -cpu max -m 256 -nodefaults -display none -serial stdio -no-reboot`);
+    expect(console).toContain('GUEST done');
+    sh(unmount);
+    expect(listMounts().filter((entry) => entry.mountpoint === mountpoint)).toEqual([]);
+    expect(await sha256(join(directory, 'base.img'))).toBe(before);
+  },
+  600_000,
+);
+
+test('npm run demo shows an unchanged base', () => {
+  const out = must('npm', ['run', 'demo'], { cwd: PROJECT });
+  expect(out).toMatch(/^unchanged$/m);
+  const [before, changed, after] = [...out.matchAll(/([0-9a-f]{64})/g)].map(([, sum]) => sum);
+  expect(changed).not.toBe(before);
+  expect(after).toBe(before);
+  if (missing === undefined) expect(out).toContain('hello from the guest, boot 2');
+});
+
+test('npm ci and npm run verify are what the continuous integration runs', () => {
+  const script = readFileSync(join(PROJECT, '.ci/run'), 'utf8');
+  expect(script).toMatch(/^npm ci$/m);
+  expect(script).toMatch(/^exec npm run verify$/m);
+});
+
+test('npm link gives the command', () => {
+  const prefix = scratch();
+  must('npm', ['link', '--ignore-scripts'], { cwd: PROJECT, env: { npm_config_prefix: prefix } });
+  expect(must(join(prefix, 'bin/cowfs'), ['--version'])).toMatch(/^\d+\.\d+\.\d+$/m);
+});
+
+test('every verb and option that the README names exists, and its exit codes are true', () => {
+  const program = mustCowfs(['--help']);
+  const verbs = [...README.matchAll(/`cowfs ([a-z]+)/g)].map(([, verb]) => verb ?? '');
+  for (const verb of new Set(verbs)) expect(program).toContain(`  ${verb}`);
+  const help = ['mount', 'unmount', 'list', 'status', 'doctor', 'run']
+    .map((verb) => mustCowfs([verb, '--help']))
+    .join();
+  for (const [option] of README.matchAll(/(?<=[`(|, ])--[a-z][a-z-]+/g)) {
+    if (option === '--device') continue; // of docker
+    expect(help).toContain(option);
+  }
+  expect(cowfs(['mount']).status).toBe(2);
+  expect(cowfs(['status', '/nonexistent']).status).toBe(2);
+  expect(cowfs(['run', '/nonexistent', '--', 'true']).status).toBe(125);
+  expect(run(process.execPath, [join(PROJECT, 'bin/cowfs.js'), 'run', '--help']).stdout).toContain('126 and 127');
+});
