@@ -1,7 +1,19 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { cowfs, lacks, listMounts, makeMountpoint, must, mustCowfs, PROJECT, run, scratch, sha256 } from './harness.ts';
+import {
+  COWFS,
+  cowfs,
+  lacks,
+  listMounts,
+  makeMountpoint,
+  must,
+  mustCowfs,
+  PROJECT,
+  run,
+  scratch,
+  sha256,
+} from './harness.ts';
 
 /**
  * Every command of the README is run, as it stands there but for the mountpoint and what keeps qemu from opening a
@@ -57,6 +69,13 @@ test('npm run demo shows an unchanged base', () => {
   expect(changed).not.toBe(before);
   expect(after).toBe(before);
   if (missing === undefined) expect(out).toContain('hello from the guest, boot 2');
+});
+
+test('the completion script completes', () => {
+  expect(README).toContain('`source <(cowfs completion bash)`');
+  const script = `source <(${process.execPath} ${COWFS} completion bash) && complete -p cowfs`;
+  expect(must('bash', ['-c', script])).toContain('cowfs');
+  expect(mustCowfs(['complete', '--', 'mount', '--ca'])).toContain('--cache');
 });
 
 test('npm ci and npm run verify are what the continuous integration runs', () => {

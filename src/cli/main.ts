@@ -4,6 +4,7 @@
  */
 import { Command, CommanderError } from 'commander';
 import { version } from '../lib/version.ts';
+import { registerCompletion } from './completion.ts';
 import { registerDoctor } from './doctor.ts';
 import { EXIT_CODES, EXIT_OK, reportError } from './exit.ts';
 import { registerList } from './list.ts';
@@ -12,7 +13,7 @@ import { registerRun } from './run.ts';
 import { registerStatus } from './status.ts';
 import { registerUnmount } from './unmount.ts';
 
-export function createProgram(): Command {
+function createProgram(): Command {
   const program = new Command('cowfs')
     .description('A private, disposable, writable raw disk over an image that stays as it is.')
     .version(version(), '-V, --version', 'print the version')
@@ -37,6 +38,7 @@ Examples:
 /** Runs a command line; sets the exit code unless a verb has taken it over. */
 export async function main(argv: readonly string[]): Promise<void> {
   const program = createProgram();
+  await registerCompletion(program, argv);
   try {
     await program.parseAsync(argv);
   } catch (error) {

@@ -7,7 +7,7 @@ import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { MountOptions } from '../daemon/options.ts';
-import type { CacheMode } from '../fs/cow-fs.ts';
+import type { CacheMode } from '../fs/options.ts';
 import { CowfsError } from '../lib/error.ts';
 import { LOG_LEVELS } from '../lib/log-level.ts';
 import { parseDuration, parseSize } from '../lib/units.ts';

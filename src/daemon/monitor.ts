@@ -5,7 +5,7 @@
 import { baseChange } from '../base/change.ts';
 import type { OpenedBase } from '../base/open.ts';
 import { totals } from '../fs/counters.ts';
-import type { DiskFile } from '../fs/cow-fs.ts';
+import type { DiskFile } from '../fs/disk-file.ts';
 import { formatBytes } from '../lib/units.ts';
 import type { Journal } from './journal.ts';
 
@@ -68,7 +68,7 @@ export class Monitor {
     if (this.#saidLow) return;
     const { files, storeDirectory, maxStoreBytes, journal } = this.#monitored;
     const room = Math.min(...files.map(({ store }) => store.freeBytes));
-    const occupied = files.reduce((sum, { disk }) => sum + disk.occupiedBytes, 0);
+    const occupied = files.reduce((sum, { disk }) => sum + disk.account.occupiedBytes, 0);
     if (room < LOW_BYTES && occupied > 0) {
       this.#saidLow = true;
       journal.warn(`the store's file system (${storeDirectory}) has ${formatBytes(room)} left`);

@@ -5,7 +5,7 @@
  */
 import type { OpenedBase } from '../base/open.ts';
 import { Counters, totals } from '../fs/counters.ts';
-import type { DiskFile } from '../fs/cow-fs.ts';
+import type { DiskFile } from '../fs/disk-file.ts';
 import { type FsSpec, openDisks, openFs } from '../fs/spec.ts';
 import type { Session } from '../fuse/init.ts';
 import { version } from '../lib/version.ts';
@@ -167,7 +167,7 @@ export class MountDaemon {
         name,
         path: `${mountpoint}/${name}`,
         size: disk.sizeBytes,
-        writtenBytes: disk.writtenBytes,
+        writtenBytes: disk.account.writtenBytes,
         storeBytes: store.usedBytes,
         openHandles: attributes.openHandles,
       })),

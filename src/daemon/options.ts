@@ -3,7 +3,7 @@
  * again there. All paths are absolute.
  */
 
-import type { CacheMode } from '../fs/cow-fs.ts';
+import type { CacheMode } from '../fs/options.ts';
 import { CowfsError } from '../lib/error.ts';
 import type { LogLevel } from '../lib/log-level.ts';
 

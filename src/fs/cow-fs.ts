@@ -20,49 +20,18 @@ import {
   OK,
 } from '../lib/errno.ts';
 import { BLOCK_BYTES } from '../overlay/block.ts';
-import type { Disk } from '../overlay/disk.ts';
-import type { Store } from '../overlay/store.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, SEEK_DATA, SEEK_HOLE } from '../sys/libc.ts';
-import type { SharedAttributes, TimeName } from './attributes.ts';
-import { DT_DIR, DT_REG, FIRST_DISK_NODE, type NodeId, PERMISSION_BITS, ROOT_NODE, S_IFDIR, S_IFREG } from './node.ts';
+import type { TimeName } from './attributes.ts';
+import type { DiskFile } from './disk-file.ts';
+import { DT_DIR, DT_REG, FIRST_DISK_NODE, type NodeId, PERMISSION_BITS, ROOT_NODE } from './node.ts';
 import type { AttributeChange, Attributes, DirectoryEntry, FsOps, Statistics } from './ops.ts';
-
-/** `writeback` and `writethrough` go through the kernel's page cache; `none` bypasses it for every opener. */
-export type CacheMode = 'writeback' | 'writethrough' | 'none';
-
-export interface DiskFile {
-  readonly name: string;
-  readonly disk: Disk;
-  readonly store: Store;
-  readonly attributes: SharedAttributes;
-  /** Blocks of 512 bytes that the base takes on its file system. */
-  readonly baseBlocks: number;
-}
-
-export interface CowFsOptions {
-  readonly cacheMode: CacheMode;
-  readonly readOnly: boolean;
-  /**
-   * Whether an O_DIRECT opener may get a handle that bypasses the cache: only where the kernel keeps it coherent with
-   * cached handles and mappings (FUSE_DIRECT_IO_ALLOW_MMAP).
-   */
-  readonly coherentDirect: boolean;
-  readonly maxStoreBytes: number | undefined;
-  /** Whether the kernel may know a larger size than we do (WRITEBACK_CACHE): it extends the file and writes later. */
-  readonly sizeMayLag: boolean;
-  /** Of the root directory; the mounting user. */
-  readonly uid: number;
-  readonly gid: number;
-  /** Whether others than the mounting user may look in. */
-  readonly allowOther: boolean;
-  readonly mountedAtMs: number;
-}
+import type { CowFsOptions } from './options.ts';
+import { emptyAttributes, fillDisk, fillRoot } from './stat.ts';
 
 const TIME_FIELDS = {
   atime: 'ATIME',
   mtime: 'MTIME',
 } as const satisfies Record<string, TimeName>;
-const BLOCK_SECTORS = BLOCK_BYTES / 512;
 const NAME_MAX = 255;
 /** The access mode within the flags of open(2) (asm-generic/fcntl.h). */
 const O_ACCMODE = 3;
@@ -89,12 +58,12 @@ export class CowFs implements FsOps {
 
   getAttributes(node: NodeId): Errno {
     if (node === ROOT_NODE) {
-      this.#fillRoot();
+      fillRoot(this.attributes, this.#options);
       return OK;
     }
     const file = this.#file(node);
     if (file === undefined) return ENOENT;
-    this.#fill(node, file);
+    fillDisk(this.attributes, node, file);
     return OK;
   }
 
@@ -118,7 +87,7 @@ export class CowFs implements FsOps {
       else if (time !== undefined) attributes.setTime(TIME_FIELDS[field], time[0], time[1]);
     }
     attributes.setTimeMs('CTIME', Date.now());
-    this.#fill(node, file);
+    fillDisk(this.attributes, node, file);
     return OK;
   }
 
@@ -163,7 +132,7 @@ export class CowFs implements FsOps {
     let errno: Errno;
     switch (mode & ~FALLOC_FL_KEEP_SIZE) {
       case 0:
-        errno = disk.allocate(offset, length, keepSize, file.store.freeBytes);
+        errno = disk.allocate(offset, length, keepSize);
         break;
       case FALLOC_FL_PUNCH_HOLE:
         errno = keepSize ? disk.discard(offset, length) : EOPNOTSUPP;
@@ -194,8 +163,8 @@ export class CowFs implements FsOps {
       this.found = whence === SEEK_DATA ? offset : end;
       return offset < end ? OK : ENXIO;
     }
-    const errno = whence === SEEK_DATA ? disk.seekData(offset) : disk.seekHole(offset);
-    this.found = disk.found;
+    const errno = whence === SEEK_DATA ? disk.holes.seekData(offset) : disk.holes.seekHole(offset);
+    this.found = disk.holes.found;
     return errno;
   }
 
@@ -226,7 +195,7 @@ export class CowFs implements FsOps {
   /** Room is what the store's file system has for us and the quota still allows. */
   statistics(): Statistics {
     const { maxStoreBytes } = this.#options;
-    const occupied = this.#files.reduce((sum, { disk }) => sum + disk.occupiedBytes, 0);
+    const occupied = this.#files.reduce((sum, { disk }) => sum + disk.account.occupiedBytes, 0);
     const quotaLeft = maxStoreBytes === undefined ? Number.POSITIVE_INFINITY : Math.max(0, maxStoreBytes - occupied);
     const hostFree = Math.min(...this.#files.map(({ store }) => store.freeBytes));
     const freeBlocks = Math.floor(Math.min(hostFree, quotaLeft) / BLOCK_BYTES);
@@ -259,64 +228,8 @@ export class CowFs implements FsOps {
   #file(node: NodeId): DiskFile | undefined {
     return this.#files[node - FIRST_DISK_NODE];
   }
-
-  #fill(node: NodeId, file: DiskFile): void {
-    const into = this.attributes;
-    const { attributes, disk, store, baseBlocks } = file;
-    into.node = node;
-    into.mode = S_IFREG | attributes.mode;
-    into.nlink = 1;
-    into.uid = attributes.uid;
-    into.gid = attributes.gid;
-    into.sizeBytes = disk.sizeBytes;
-    // As a copy of the base would take. Not 0, which tar(1) takes for "all hole" while the kernel still holds data.
-    const copied = Math.min(
-      baseBlocks + store.usedBytes / 512,
-      Math.ceil(disk.sizeBytes / BLOCK_BYTES) * BLOCK_SECTORS,
-    );
-    into.blocks = disk.sizeBytes === 0 ? 0 : Math.max(BLOCK_SECTORS, copied);
-    into.atimeSeconds = attributes.seconds('ATIME');
-    into.atimeNanoseconds = attributes.nanoseconds('ATIME');
-    into.mtimeSeconds = attributes.seconds('MTIME');
-    into.mtimeNanoseconds = attributes.nanoseconds('MTIME');
-    into.ctimeSeconds = attributes.seconds('CTIME');
-    into.ctimeNanoseconds = attributes.nanoseconds('CTIME');
-  }
-
-  #fillRoot(): void {
-    const into = this.attributes;
-    const { uid, gid, allowOther, mountedAtMs } = this.#options;
-    const seconds = Math.floor(mountedAtMs / 1000);
-    into.node = ROOT_NODE;
-    into.mode = S_IFDIR | (allowOther ? 0o755 : 0o700);
-    into.nlink = 2;
-    into.uid = uid;
-    into.gid = gid;
-    into.sizeBytes = 0;
-    into.blocks = 0;
-    into.atimeSeconds = into.mtimeSeconds = into.ctimeSeconds = seconds;
-    into.atimeNanoseconds = into.mtimeNanoseconds = into.ctimeNanoseconds = 0;
-  }
 }
 
 function isWritable(flags: number): boolean {
   return (flags & O_ACCMODE) !== constants.O_RDONLY;
-}
-
-function emptyAttributes(): Attributes {
-  return {
-    node: ROOT_NODE,
-    mode: 0,
-    nlink: 0,
-    uid: 0,
-    gid: 0,
-    sizeBytes: 0,
-    blocks: 0,
-    atimeSeconds: 0,
-    atimeNanoseconds: 0,
-    mtimeSeconds: 0,
-    mtimeNanoseconds: 0,
-    ctimeSeconds: 0,
-    ctimeNanoseconds: 0,
-  };
 }

@@ -7,7 +7,9 @@ import { Disk } from '../overlay/disk.ts';
 import type { OverlayShared } from '../overlay/shared.ts';
 import { Store } from '../overlay/store.ts';
 import { SharedAttributes } from './attributes.ts';
-import { CowFs, type CowFsOptions, type DiskFile } from './cow-fs.ts';
+import { CowFs } from './cow-fs.ts';
+import type { DiskFile } from './disk-file.ts';
+import type { CowFsOptions } from './options.ts';
 
 export interface DiskSpec {
   readonly name: string;

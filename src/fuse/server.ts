@@ -9,8 +9,9 @@ import type { NodeId } from '../fs/node.ts';
 import type { FsOps } from '../fs/ops.ts';
 import { EIO, ENOSYS, errnoOf, OK } from '../lib/errno.ts';
 import { FUSE_IN_HEADER, FUSE_MIN_READ_BUFFER, FUSE_OUT_HEADER, FUSE_WRITE_IN, OPCODE } from './abi.ts';
+import { type Call, type DeferredSeek, type HeldWrite, NO_REPLY } from './call.ts';
 import { RequestReader } from './decode.ts';
-import { type Call, type DeferredSeek, type HeldWrite, NO_REPLY, OPERATIONS } from './dispatch.ts';
+import { OPERATIONS } from './dispatch.ts';
 import { ReplyWriter } from './reply.ts';
 import type { Trace } from './trace.ts';
 

@@ -7,8 +7,8 @@ import type { NodeId } from '../fs/node.ts';
 import type { FsOps } from '../fs/ops.ts';
 import { errnoName, OK } from '../lib/errno.ts';
 import { FUSE_FALLOCATE_IN, FUSE_LSEEK_IN, FUSE_OPEN_IN, FUSE_READ_IN, FUSE_SETATTR_IN, OPCODE } from './abi.ts';
+import { NO_REPLY, type Operation } from './call.ts';
 import type { RequestReader } from './decode.ts';
-import { NO_REPLY, type Operation } from './dispatch.ts';
 
 export class Trace {
   readonly #print: (line: string) => void;

@@ -1,7 +1,8 @@
 /**
  * A disk as a run of bytes: an overlay of one store over one base. Splits byte ranges into a partial head, whole
- * blocks and a partial tail, copies up what is written in part, and keeps size and quota. Whole blocks and runs of
- * equal state are `map.ts`. One instance a thread, all state that matters in shared memory; it knows nothing of FUSE.
+ * blocks and a partial tail, and copies up what is written in part. Whole blocks and runs of equal state are `map.ts`,
+ * size `extent.ts`, quota `account.ts`, holes `holes.ts`,
+ * space set aside `allocation.ts`. One instance a thread, all state that matters in shared memory; it knows nothing of FUSE.
  *
  * The order that makes it safe without a lock for readers: data first, state after. A reader that sees `store` finds
  * the data; one that sees the old state reads the old content, as if it had come before the writer.
@@ -9,19 +10,13 @@
  * Writes and changes of the size do not meet: whoever calls serialises them, as the kernel does by the inode's lock.
  */
 import type { Base } from '../base/base.ts';
-import { EFBIG, ENOSPC, ENXIO, type Errno, isNoSpace, OK } from '../lib/errno.ts';
-import { lock, unlock } from '../lib/mutex.ts';
+import { EFBIG, ENOSPC, type Errno, OK } from '../lib/errno.ts';
+import { StoreAccount } from './account.ts';
+import { Allocation } from './allocation.ts';
 import { Arena } from './arena.ts';
-import {
-  BASE,
-  BLOCK_BYTES,
-  type BlockIndex,
-  MAX_DISK_BYTES,
-  MAX_STORE_BLOCKS,
-  RESERVED,
-  STORE,
-  ZERO,
-} from './block.ts';
+import { BLOCK_BYTES, type BlockIndex, MAX_DISK_BYTES, STORE, ZERO } from './block.ts';
+import { DiskExtent } from './extent.ts';
+import { Holes } from './holes.ts';
 import { BlockMap } from './map.ts';
 import { RangeLock } from './range-lock.ts';
 import { CONTROL, EXTENT, type OverlayShared } from './shared.ts';
@@ -30,55 +25,42 @@ import type { Store } from './store.ts';
 export class Disk {
   /** Bytes that the last `read` or `write` moved. */
   transferred = 0;
-  /** Offset that the last `seekData` or `seekHole` found. */
-  found = 0;
+  /** What the store holds of this disk, against its quota. */
+  readonly account: StoreAccount;
+  readonly holes: Holes;
 
   readonly #base: Base;
   readonly #store: Store;
-  readonly #control: Int32Array;
-  readonly #extent: Float64Array;
+  readonly #extent: DiskExtent;
   readonly #arena: Arena;
   readonly #map: BlockMap;
   readonly #locks: RangeLock;
-  readonly #quotaBlocks: number;
+  readonly #allocation: Allocation;
   readonly #scratch = new Uint8Array(BLOCK_BYTES);
 
   /** The shared memory of a fresh disk that shows the base and, past its end, zeros. */
   static create(baseBytes: number, sizeBytes: number): OverlayShared {
     const control = new SharedArrayBuffer(CONTROL.BYTES + EXTENT.COUNT * 8);
-    const extent = new Float64Array(control, CONTROL.BYTES, EXTENT.COUNT);
-    extent[EXTENT.SIZE] = sizeBytes;
-    extent[EXTENT.BASE_LIMIT] = Math.min(baseBytes, sizeBytes);
+    DiskExtent.initialise(control, sizeBytes, baseBytes);
     return { control, arena: Arena.create(), stripes: RangeLock.create() };
   }
 
   /** @param maxStoreBytes most bytes that blocks may take in the store, or undefined for what the host has */
   constructor(base: Base, store: Store, shared: OverlayShared, maxStoreBytes: number | undefined) {
+    const control = new Int32Array(shared.control, 0, CONTROL.BYTES / 4);
     this.#base = base;
     this.#store = store;
-    this.#control = new Int32Array(shared.control, 0, CONTROL.BYTES / 4);
-    this.#extent = new Float64Array(shared.control, CONTROL.BYTES, EXTENT.COUNT);
     this.#arena = new Arena(shared.arena);
-    this.#map = new BlockMap(this.#arena, this.#control);
+    this.#map = new BlockMap(this.#arena, control);
     this.#locks = new RangeLock(shared.stripes);
-    this.#quotaBlocks =
-      maxStoreBytes === undefined
-        ? MAX_STORE_BLOCKS
-        : Math.min(MAX_STORE_BLOCKS, Math.floor(maxStoreBytes / BLOCK_BYTES));
+    this.#extent = new DiskExtent(shared);
+    this.account = new StoreAccount(control, maxStoreBytes);
+    this.holes = new Holes(base, this.#map, this.#extent);
+    this.#allocation = new Allocation(store, this.#map, this.#extent, this.account);
   }
 
   get sizeBytes(): number {
-    return this.#extent[EXTENT.SIZE] as number;
-  }
-
-  /** Bytes of blocks whose content is in the store. */
-  get writtenBytes(): number {
-    return (Atomics.load(this.#control, CONTROL.WRITTEN_BLOCKS) >>> 0) * BLOCK_BYTES;
-  }
-
-  /** Bytes that blocks take or are promised in the store; what the quota counts. */
-  get occupiedBytes(): number {
-    return (Atomics.load(this.#control, CONTROL.OCCUPIED_BLOCKS) >>> 0) * BLOCK_BYTES;
+    return this.#extent.sizeBytes;
   }
 
   /** Bytes of memory that the maps of all disks in this arena take. */
@@ -131,7 +113,7 @@ export class Disk {
         this.#locks.unlock(first, last);
       }
     }
-    if (this.transferred > 0) this.#growTo(offset + this.transferred);
+    if (this.transferred > 0) this.#extent.growTo(offset + this.transferred);
     return errno;
   }
 
@@ -161,7 +143,7 @@ export class Disk {
    *
    * @returns ENOSPC when the quota or the store has no room for all of it
    */
-  allocate(offset: number, length: number, keepSize: boolean, freeBytes: number): Errno {
+  allocate(offset: number, length: number, keepSize: boolean): Errno {
     const end = offset + length;
     if (end > MAX_DISK_BYTES) return EFBIG;
     const first = Math.floor(offset / BLOCK_BYTES);
@@ -169,11 +151,11 @@ export class Disk {
     this.#locks.lock(first, last);
     let errno: Errno;
     try {
-      errno = this.#allocateLocked(first, last - first + 1, freeBytes);
+      errno = this.#allocation.allocate(first, last - first + 1);
     } finally {
       this.#locks.unlock(first, last);
     }
-    if (errno === OK && !keepSize) this.#growTo(end);
+    if (errno === OK && !keepSize) this.#extent.growTo(end);
     return errno;
   }
 
@@ -181,68 +163,21 @@ export class Disk {
   truncate(size: number): Errno {
     if (size > MAX_DISK_BYTES) return EFBIG;
     if (size >= this.sizeBytes) {
-      this.#growTo(size);
+      this.#extent.growTo(size);
       return OK;
     }
     const firstGone = Math.ceil(size / BLOCK_BYTES);
     const last = MAX_DISK_BYTES / BLOCK_BYTES - 1;
     this.#locks.lock(0, last);
     try {
-      lock(this.#control, CONTROL.SIZE_MUTEX);
-      this.#extent[EXTENT.SIZE] = size;
-      this.#extent[EXTENT.BASE_LIMIT] = Math.min(this.#extent[EXTENT.BASE_LIMIT] as number, size);
-      unlock(this.#control, CONTROL.SIZE_MUTEX);
+      this.#extent.shrinkTo(size);
       const gone = this.#map.occupied(firstGone, last + 1 - firstGone);
       this.#map.clearFrom(firstGone);
-      Atomics.sub(this.#control, CONTROL.OCCUPIED_BLOCKS, gone);
+      this.account.refund(gone);
       return this.#store.cut(size);
     } finally {
       this.#locks.unlock(0, last);
     }
-  }
-
-  /** First data at or after `offset` into `found` (lseek(2), SEEK_DATA); ENXIO if only holes follow. */
-  seekData(offset: number): Errno {
-    const size = this.sizeBytes;
-    if (offset >= size) return ENXIO;
-    for (let position = offset; position < size; ) {
-      const runEnd = this.#runEnd(position, size);
-      const state = this.#map.runState;
-      const dataEnd = state === STORE ? runEnd : state === ZERO ? position : Math.min(runEnd, this.#baseLimit);
-      if (position < dataEnd) {
-        this.found = state === STORE ? position : this.#base.nextData(position, dataEnd);
-        if (this.found < dataEnd) return OK;
-      }
-      position = runEnd;
-    }
-    return ENXIO;
-  }
-
-  /** First hole at or after `offset` into `found`, the end of the disk at the latest (lseek(2), SEEK_HOLE). */
-  seekHole(offset: number): Errno {
-    const size = this.sizeBytes;
-    if (offset >= size) return ENXIO;
-    for (let position = offset; position < size; ) {
-      const runEnd = this.#runEnd(position, size);
-      const state = this.#map.runState;
-      if (state !== STORE) {
-        const dataEnd = state === ZERO ? position : Math.min(runEnd, this.#baseLimit);
-        this.found = position < dataEnd ? this.#base.nextHole(position, dataEnd) : position;
-        if (this.found < runEnd) return OK;
-      }
-      position = runEnd;
-    }
-    this.found = size;
-    return OK;
-  }
-
-  get #baseLimit(): number {
-    return this.#extent[EXTENT.BASE_LIMIT] as number;
-  }
-
-  #runEnd(position: number, end: number): number {
-    const block = Math.floor(position / BLOCK_BYTES);
-    return Math.min(end, (block + this.#map.runAt(block, Math.ceil(end / BLOCK_BYTES) - block)) * BLOCK_BYTES);
   }
 
   /** Reads bytes that share the state in the map's `runState`. */
@@ -257,7 +192,7 @@ export class Disk {
   }
 
   #readBase(offset: number, length: number, into: Uint8Array, at: number): Errno {
-    const fromBase = Math.min(length, Math.max(0, this.#baseLimit - offset));
+    const fromBase = Math.min(length, Math.max(0, this.#extent.baseLimit - offset));
     if (fromBase < length) into.fill(0, at + fromBase, at + length);
     return fromBase === 0 ? OK : this.#base.read(offset, fromBase, into, at);
   }
@@ -281,17 +216,17 @@ export class Disk {
   #writeBlocks(first: BlockIndex, wanted: number, from: Uint8Array, at: number): Errno {
     let count = wanted;
     let added = this.#vacant(first, count);
-    if (!this.#charge(added)) {
+    if (!this.account.charge(added)) {
       // Close to the quota: block by block, so that what fits is written, as on a file system that runs full.
       count = 1;
       added = this.#vacant(first, count);
-      if (!this.#charge(added)) return ENOSPC;
+      if (!this.account.charge(added)) return ENOSPC;
     }
     const errno = this.#store.write(first * BLOCK_BYTES, count * BLOCK_BYTES, from, at);
     const done = Math.floor(this.#store.writtenBytes / BLOCK_BYTES);
     const kept = done === count ? added : this.#vacant(first, done);
     this.#map.set(first, done, STORE);
-    this.#charge(kept - added);
+    this.account.refund(added - kept);
     this.transferred += done * BLOCK_BYTES;
     return errno;
   }
@@ -312,7 +247,7 @@ export class Disk {
   /** Puts the block into the store with `length` bytes replaced, by zeros where `from` is undefined. */
   #copyUp(block: BlockIndex, inBlock: number, length: number, from: Uint8Array | undefined, at: number): Errno {
     const added = this.#vacant(block, 1);
-    if (!this.#charge(added)) return ENOSPC;
+    if (!this.account.charge(added)) return ENOSPC;
     this.#map.runAt(block, 1);
     let errno = this.#readRun(block * BLOCK_BYTES, BLOCK_BYTES, this.#scratch, 0);
     if (errno === OK) {
@@ -321,7 +256,7 @@ export class Disk {
       errno = this.#store.write(block * BLOCK_BYTES, BLOCK_BYTES, this.#scratch, 0);
     }
     if (errno === OK) this.#map.set(block, 1, STORE);
-    else this.#charge(-added);
+    else this.account.refund(added);
     return errno;
   }
 
@@ -336,7 +271,7 @@ export class Disk {
     if (errno !== OK || firstWhole === endWhole) return errno;
     const freed = this.#map.occupied(firstWhole, endWhole - firstWhole);
     this.#map.set(firstWhole, endWhole - firstWhole, ZERO);
-    this.#charge(-freed);
+    this.account.refund(freed);
     return freed === 0 ? OK : this.#store.discard(headEnd, tailStart - headEnd);
   }
 
@@ -346,68 +281,12 @@ export class Disk {
     this.#map.runAt(block, 1);
     const state = this.#map.runState;
     if (state === STORE) return this.#store.zero(offset, end - offset);
-    if (state === ZERO || offset >= this.#baseLimit) return OK;
+    if (state === ZERO || offset >= this.#extent.baseLimit) return OK;
     return this.#copyUp(block, offset - block * BLOCK_BYTES, end - offset, undefined, 0);
-  }
-
-  #allocateLocked(first: BlockIndex, count: number, freeBytes: number): Errno {
-    const added = this.#vacant(first, count);
-    if (added === 0) return OK;
-    // Asked first, since a file system may take all it has before it finds that it does not suffice.
-    if (added * BLOCK_BYTES > freeBytes || !this.#charge(added)) return ENOSPC;
-    for (let done = 0; done < count; ) {
-      const run = this.#map.runAt(first + done, count - done);
-      const errno = this.#allocateRun(first + done, run);
-      if (errno !== OK) {
-        this.#charge(-this.#vacant(first + done, count - done));
-        return errno;
-      }
-      done += run;
-    }
-    return OK;
   }
 
   /** Blocks of the range that take no space in the store yet. */
   #vacant(first: BlockIndex, count: number): number {
     return count - this.#map.occupied(first, count);
-  }
-
-  /** Blocks of the state in `runState`: those that show base keep it, those that are zeros become blocks of the store. */
-  #allocateRun(first: BlockIndex, count: number): Errno {
-    const state = this.#map.runState;
-    if (state === STORE || state === RESERVED) return OK;
-    const offset = first * BLOCK_BYTES;
-    const length = count * BLOCK_BYTES;
-    const baseBlocks =
-      state === BASE ? Math.min(count, Math.max(0, Math.ceil(this.#baseLimit / BLOCK_BYTES) - first)) : 0;
-    // Zero blocks may have leftovers in the store: those must not come to light.
-    let errno =
-      baseBlocks === count
-        ? OK
-        : this.#store.zero(offset + baseBlocks * BLOCK_BYTES, length - baseBlocks * BLOCK_BYTES);
-    if (errno === OK) errno = this.#store.reserve(offset, length);
-    if (errno !== OK) {
-      if (isNoSpace(errno)) this.#store.discard(offset, length);
-      return errno;
-    }
-    this.#map.set(first, baseBlocks, RESERVED);
-    this.#map.set(first + baseBlocks, count - baseBlocks, STORE);
-    return OK;
-  }
-
-  /** Books `blocks` more (or, negative, fewer) against the quota; false and nothing booked if they do not fit. */
-  #charge(blocks: number): boolean {
-    if (blocks === 0) return true;
-    const before = Atomics.add(this.#control, CONTROL.OCCUPIED_BLOCKS, blocks) >>> 0;
-    if (blocks < 0 || before + blocks <= this.#quotaBlocks) return true;
-    Atomics.sub(this.#control, CONTROL.OCCUPIED_BLOCKS, blocks);
-    return false;
-  }
-
-  #growTo(size: number): void {
-    if (size <= this.sizeBytes) return;
-    lock(this.#control, CONTROL.SIZE_MUTEX);
-    if (size > this.sizeBytes) this.#extent[EXTENT.SIZE] = size;
-    unlock(this.#control, CONTROL.SIZE_MUTEX);
   }
 }

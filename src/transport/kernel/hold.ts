@@ -7,7 +7,7 @@
 
 import type { FsOps } from '../../fs/ops.ts';
 import { FUSE_OUT_HEADER, FUSE_WRITE_OUT } from '../../fuse/abi.ts';
-import type { HeldWrite } from '../../fuse/dispatch.ts';
+import type { HeldWrite } from '../../fuse/call.ts';
 import { ReplyWriter } from '../../fuse/reply.ts';
 import { ENOSPC, errnoName, isNoSpace, OK } from '../../lib/errno.ts';
 import { formatBytes } from '../../lib/units.ts';

@@ -3,7 +3,7 @@
  */
 
 import type { FsSpec } from '../../fs/spec.ts';
-import type { DeferredSeek, HeldWrite } from '../../fuse/dispatch.ts';
+import type { DeferredSeek, HeldWrite } from '../../fuse/call.ts';
 import type { Session } from '../../fuse/init.ts';
 
 /** `workerData` of a worker. */

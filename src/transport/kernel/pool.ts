@@ -5,8 +5,8 @@
 import { readSync, writeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { FUSE_INIT_OUT, FUSE_MIN_READ_BUFFER, FUSE_OUT_HEADER } from '../../fuse/abi.ts';
+import type { DeferredSeek, HeldWrite } from '../../fuse/call.ts';
 import { RequestReader } from '../../fuse/decode.ts';
-import type { DeferredSeek, HeldWrite } from '../../fuse/dispatch.ts';
 import { handshake, type Session } from '../../fuse/init.ts';
 import { ReplyWriter } from '../../fuse/reply.ts';
 import { ENODEV, errnoOf } from '../../lib/errno.ts';

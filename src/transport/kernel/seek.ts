@@ -6,7 +6,7 @@
  */
 import type { FsOps } from '../../fs/ops.ts';
 import { FUSE_LSEEK_OUT, FUSE_OUT_HEADER } from '../../fuse/abi.ts';
-import type { DeferredSeek } from '../../fuse/dispatch.ts';
+import type { DeferredSeek } from '../../fuse/call.ts';
 import { ReplyWriter } from '../../fuse/reply.ts';
 import { sendReply } from './loop.ts';
 

@@ -1,0 +1,54 @@
+/**
+ * What a handler gets and gives: the request under way, the reply to fill, the operations, and the ways out for those
+ * that cannot be answered at once. One `Call` a worker; handlers return an errno or `NO_REPLY` and leave the length of
+ * a successful payload in `payloadBytes`.
+ */
+import type { NodeId } from '../fs/node.ts';
+import type { FsOps } from '../fs/ops.ts';
+import type { Errno } from '../lib/errno.ts';
+import type { RequestReader } from './decode.ts';
+import type { ReplyWriter } from './reply.ts';
+
+/** What a handler returns when the request wants no answer, or gets it later from somebody else. */
+export const NO_REPLY = -1;
+
+/** A write-back that found no space; it goes on elsewhere while this worker serves others. */
+export interface HeldWrite {
+  readonly uniqueLow: number;
+  readonly uniqueHigh: number;
+  readonly node: NodeId;
+  readonly offset: number;
+  readonly data: Uint8Array<ArrayBuffer>;
+}
+
+/** A question for holes whose answer depends on a size that must be asked for elsewhere. */
+export interface DeferredSeek {
+  readonly uniqueLow: number;
+  readonly uniqueHigh: number;
+  readonly node: NodeId;
+  readonly offset: number;
+  readonly whence: number;
+}
+
+/** The request under way and everything its handler may use. One object a worker. */
+export interface Call {
+  readonly ops: FsOps;
+  readonly request: RequestReader;
+  readonly reply: ReplyWriter;
+  /** Takes over a write-back for which there is no room; its reply comes from there. */
+  readonly hold: (write: HeldWrite) => void;
+  /** Takes over a question for holes; its reply comes from there. */
+  readonly deferSeek: (seek: DeferredSeek) => void;
+  payloadBytes: number;
+  /** Bytes of data that a READ or WRITE moved, for the counters. */
+  movedBytes: number;
+}
+
+export type Handler = (call: Call, node: NodeId) => Errno | typeof NO_REPLY;
+
+export interface Operation {
+  readonly name: string;
+  /** Least bytes of argument after the header. */
+  readonly inBytes: number;
+  readonly handle: Handler;
+}

@@ -1,0 +1,110 @@
+/**
+ * Handlers of requests on open files: from structures to `FsOps` and back. READ and WRITE are the hot path: they
+ * allocate nothing.
+ */
+import type { NodeId } from '../fs/node.ts';
+import { EINVAL, EIO, ENXIO, type Errno, isNoSpace, OK } from '../lib/errno.ts';
+import {
+  FOPEN,
+  FUSE_FALLOCATE_IN,
+  FUSE_IN_HEADER,
+  FUSE_LSEEK_IN,
+  FUSE_LSEEK_OUT,
+  FUSE_OPEN_IN,
+  FUSE_OPEN_OUT,
+  FUSE_READ_IN,
+  FUSE_RELEASE_IN,
+  FUSE_WRITE_CACHE,
+  FUSE_WRITE_IN,
+  FUSE_WRITE_OUT,
+} from './abi.ts';
+import { type Call, NO_REPLY } from './call.ts';
+
+/** The reply to OPEN and OPENDIR. */
+export function replyOpen(call: Call, openFlags: number): Errno {
+  call.reply.u64(FUSE_OPEN_OUT.fh, 0);
+  call.reply.u64(FUSE_OPEN_OUT.open_flags, openFlags);
+  call.payloadBytes = FUSE_OPEN_OUT.BYTES;
+  return OK;
+}
+
+/**
+ * For O_DIRECT a handle beside the page cache, whose writers share the inode's lock: 16 jobs of 4k random writes make
+ * 72k to 95k IOPS on such handles, 16k on cached ones.
+ */
+export function open(call: Call, node: NodeId): Errno {
+  const errno = call.ops.open(node, call.request.u32(FUSE_OPEN_IN.flags));
+  if (errno !== OK) return errno;
+  return replyOpen(call, call.ops.direct ? FOPEN.DIRECT_IO | FOPEN.PARALLEL_DIRECT_WRITES : FOPEN.KEEP_CACHE);
+}
+
+export function release(call: Call, node: NodeId): Errno {
+  call.ops.release(node, call.request.u32(FUSE_RELEASE_IN.flags));
+  return OK;
+}
+
+export function read(call: Call, node: NodeId): Errno {
+  const { ops, reply, request } = call;
+  const size = request.u32(FUSE_READ_IN.size);
+  if (size > reply.capacity) return EINVAL;
+  const errno = ops.read(node, request.u64(FUSE_READ_IN.offset), size, reply.bytes, reply.payloadAt);
+  if (errno !== OK) return errno;
+  call.payloadBytes = ops.transferred;
+  call.movedBytes = ops.transferred;
+  return OK;
+}
+
+export function write(call: Call, node: NodeId): Errno | typeof NO_REPLY {
+  const { ops, reply, request } = call;
+  const size = request.u32(FUSE_WRITE_IN.size);
+  if (size > request.argumentBytes - FUSE_WRITE_IN.BYTES) return EIO;
+  const offset = request.u64(FUSE_WRITE_IN.offset);
+  const at = FUSE_IN_HEADER.BYTES + FUSE_WRITE_IN.BYTES;
+  const errno = ops.write(node, offset, size, request.bytes, at);
+  const done = ops.transferred;
+  call.movedBytes = done;
+  if (done < size && (request.u32(FUSE_WRITE_IN.write_flags) & FUSE_WRITE_CACHE) !== 0) {
+    if (!isNoSpace(errno)) return errno;
+    // The kernel took this data from its writer already; an error now would lose it.
+    const { uniqueLow, uniqueHigh } = request;
+    call.hold({
+      uniqueLow,
+      uniqueHigh,
+      node,
+      offset,
+      data: Uint8Array.from(request.bytes.subarray(at, at + size)),
+    });
+    return NO_REPLY;
+  }
+  if (errno !== OK && done === 0) return errno;
+  reply.u64(FUSE_WRITE_OUT.size, done);
+  call.payloadBytes = FUSE_WRITE_OUT.BYTES;
+  return OK;
+}
+
+export function fallocate(call: Call, node: NodeId): Errno {
+  const { request } = call;
+  return call.ops.allocate(
+    node,
+    request.u32(FUSE_FALLOCATE_IN.mode),
+    request.u64(FUSE_FALLOCATE_IN.offset),
+    request.u64(FUSE_FALLOCATE_IN.length),
+  );
+}
+
+export function lseek(call: Call, node: NodeId): Errno | typeof NO_REPLY {
+  const { ops, reply, request } = call;
+  const offset = request.u64(FUSE_LSEEK_IN.offset);
+  const whence = request.u32(FUSE_LSEEK_IN.whence);
+  if (offset === Number.POSITIVE_INFINITY) return ENXIO;
+  if (ops.seekNeedsKernelSize(node, offset, whence)) {
+    const { uniqueLow, uniqueHigh } = request;
+    call.deferSeek({ uniqueLow, uniqueHigh, node, offset, whence });
+    return NO_REPLY;
+  }
+  const errno = ops.seek(node, offset, whence);
+  if (errno !== OK) return errno;
+  reply.u64(FUSE_LSEEK_OUT.offset, ops.found);
+  call.payloadBytes = FUSE_LSEEK_OUT.BYTES;
+  return OK;
+}
