@@ -3,7 +3,7 @@
  * descriptor that all threads share (positional reads only). Called by the overlay on the worker that serves a
  * request; opening and checking is `open.ts`, on the main thread.
  */
-import { readSync } from 'node:fs';
+import { fstatSync, readSync } from 'node:fs';
 import { EIO, ENXIO, type Errno, errnoOf, OK } from '../lib/errno.ts';
 import { lseek, lseekResult, SEEK_DATA, SEEK_HOLE } from '../sys/libc.ts';
 
@@ -51,7 +51,8 @@ export class Base {
   nextData(offset: number, end: number): number {
     if (!this.#hasHoles) return Math.min(offset, end);
     const errno = lseek(this.#fd, offset, SEEK_DATA);
-    if (errno === ENXIO) return end;
+    // Nothing but holes; or the base is shorter than it was, and what reads as an error must not be taken for a hole.
+    if (errno === ENXIO) return fstatSync(this.#fd).size < this.sizeBytes ? Math.min(offset, end) : end;
     // A file system that cannot tell has no holes (lseek(2)).
     return errno === OK ? Math.min(lseekResult(), end) : Math.min(offset, end);
   }

@@ -14,7 +14,8 @@ interface Magic {
 }
 
 const MAGICS: readonly Magic[] = [
-  // qemu docs/interop/qcow2.txt
+  // qemu block/qcow.c (version 1), docs/interop/qcow2.txt (2 and 3)
+  { name: 'qcow', qemuFormat: 'qcow', offset: 0, bytes: Buffer.from('QFI\xfb\0\0\0\x01', 'latin1') },
   {
     name: 'qcow2',
     qemuFormat: 'qcow2',
@@ -54,6 +55,8 @@ const MAGICS: readonly Magic[] = [
     offset: 64,
     bytes: Buffer.from([0x7f, 0x10, 0xda, 0xbe]),
   },
+  // Microsoft VHD 1.0: dynamic and differencing images begin with a copy of the footer
+  { name: 'VHD', qemuFormat: 'vpc', offset: 0, bytes: Buffer.from('conectix', 'latin1') },
   // MS-VHDX 2.2.1
   {
     name: 'VHDX',

@@ -3,6 +3,7 @@
  * background daemon without a log file leaves nothing on disk, so the warnings must not be lost.
  */
 import type { Logger } from 'pino';
+import { reasonOf } from '../lib/error.ts';
 import type { MountOptions } from './options.ts';
 
 const KEPT = 20;
@@ -33,6 +34,11 @@ export class Journal {
     this.#keep(message);
   }
 
+  /** The status must tell what the log cannot. */
+  logFailed(error: Error): void {
+    this.#keep(`the log cannot be written: ${reasonOf(error)}`);
+  }
+
   /** Repeated words count once; the oldest make room. */
   #keep(message: string): void {
     if (this.warnings.includes(message)) return;
@@ -45,5 +51,8 @@ export class Journal {
 export async function openJournal(options: MountOptions, foreground: boolean): Promise<Journal> {
   if (!foreground && options.logFile === undefined) return new Journal(undefined);
   const { createLogger } = await import('../lib/log.ts');
-  return new Journal(await createLogger({ level: options.logLevel, file: options.logFile }));
+  let journal: Journal | undefined;
+  const onError = (error: Error): void => journal?.logFailed(error);
+  journal = new Journal(await createLogger({ level: options.logLevel, file: options.logFile, onError }));
+  return journal;
 }

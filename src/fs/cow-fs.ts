@@ -7,6 +7,7 @@
 import { constants } from 'node:fs';
 import {
   EACCES,
+  EFBIG,
   EINVAL,
   EIO,
   EISDIR,
@@ -19,7 +20,7 @@ import {
   type Errno,
   OK,
 } from '../lib/errno.ts';
-import { BLOCK_BYTES } from '../overlay/block.ts';
+import { BLOCK_BYTES, MAX_DISK_BYTES } from '../overlay/block.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, SEEK_DATA, SEEK_HOLE } from '../sys/libc.ts';
 import type { TimeName } from './attributes.ts';
 import type { DiskFile } from './disk-file.ts';
@@ -105,6 +106,7 @@ export class CowFs implements FsOps {
   }
 
   read(node: NodeId, offset: number, length: number, into: Uint8Array, at: number): Errno {
+    this.transferred = 0;
     const file = this.#file(node);
     if (file === undefined) return EIO;
     const errno = file.disk.read(offset, length, into, at);
@@ -113,13 +115,12 @@ export class CowFs implements FsOps {
   }
 
   write(node: NodeId, offset: number, length: number, from: Uint8Array, at: number): Errno {
+    this.transferred = 0;
     const file = this.#file(node);
     if (file === undefined) return EIO;
     const errno = file.disk.write(offset, length, from, at);
     this.transferred = file.disk.transferred;
-    const now = Date.now();
-    file.attributes.setTimeMs('MTIME', now);
-    file.attributes.setTimeMs('CTIME', now);
+    touch(file);
     return errno;
   }
 
@@ -127,6 +128,7 @@ export class CowFs implements FsOps {
     const file = this.#file(node);
     if (file === undefined) return EIO;
     if (length === 0) return EINVAL;
+    if (offset + length > MAX_DISK_BYTES) return EFBIG;
     const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
     const { disk } = file;
     let errno: Errno;
@@ -137,6 +139,7 @@ export class CowFs implements FsOps {
       case FALLOC_FL_PUNCH_HOLE:
         errno = keepSize ? disk.discard(offset, length) : EOPNOTSUPP;
         break;
+      // Thin, where an ordinary file would set the space aside: zeros need none here until they are overwritten.
       case FALLOC_FL_ZERO_RANGE:
         errno = disk.discard(offset, length);
         if (errno === OK && !keepSize && offset + length > disk.sizeBytes) errno = disk.truncate(offset + length);
@@ -144,7 +147,7 @@ export class CowFs implements FsOps {
       default:
         return EOPNOTSUPP;
     }
-    if (errno === OK) file.attributes.setTimeMs('MTIME', Date.now());
+    if (errno === OK) touch(file);
     return errno;
   }
 
@@ -228,6 +231,13 @@ export class CowFs implements FsOps {
   #file(node: NodeId): DiskFile | undefined {
     return this.#files[node - FIRST_DISK_NODE];
   }
+}
+
+/** The content changed. */
+function touch({ attributes }: DiskFile): void {
+  const now = Date.now();
+  attributes.setTimeMs('MTIME', now);
+  attributes.setTimeMs('CTIME', now);
 }
 
 function isWritable(flags: number): boolean {

@@ -46,13 +46,18 @@ export function errnoName(number: Errno): string {
   return NAMES.get(number) ?? `errno ${number}`;
 }
 
+/** Numbers from here on are the kernel's own business (include/linux/errno.h, ERESTARTSYS). */
+const FIRST_NON_ERRNO = 512;
+
 /**
  * The errno inside an exception: Node's file system errors carry it negated. Anything else (a bug, no memory) is
  * EIO: whoever catches logs it.
  */
 export function errnoOf(error: unknown): Errno {
-  if (error instanceof Error && 'errno' in error && typeof error.errno === 'number' && error.errno !== 0) {
-    return Math.abs(error.errno);
+  if (error instanceof Error && 'errno' in error && typeof error.errno === 'number') {
+    const number = Math.abs(error.errno);
+    // libuv has errors of its own above the kernel's, which the kernel would refuse in a reply.
+    if (number > 0 && number < FIRST_NON_ERRNO) return number;
   }
   return EIO;
 }

@@ -8,17 +8,21 @@ import { CowfsError, reasonOf } from './error.ts';
 import type { LogLevel } from './log-level.ts';
 
 export interface LogOptions {
+  /** Told of a log that cannot be written (its file system is full): logging must never end what it tells of. */
+  readonly onError: (error: Error) => void;
   readonly level: LogLevel;
   /** Appended to as JSON lines; undefined for standard error, readable. */
   readonly file: string | undefined;
 }
 
 /** @throws CowfsError of kind `usage` when the file cannot be written */
-export async function createLogger({ level, file }: LogOptions): Promise<Logger> {
+export async function createLogger({ level, file, onError }: LogOptions): Promise<Logger> {
   const options = { level, base: { pid: process.pid } };
   if (file !== undefined) {
     checkWritable(file);
-    return pino(options, pino.destination({ dest: file, append: true, sync: true, mode: 0o600 }));
+    const destination = pino.destination({ dest: file, append: true, sync: true, mode: 0o600 });
+    destination.on('error', onError);
+    return pino(options, destination);
   }
   const { PinoPretty } = await import('pino-pretty');
   const colorize = process.stderr.isTTY === true;

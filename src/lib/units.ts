@@ -46,7 +46,8 @@ export function parseDuration(text: string, option: string): number {
 export function formatBytes(bytes: number): string {
   let value = bytes;
   let step = 0;
-  while (value >= 1024 && step < SUFFIXES.length - 1) {
+  // From 1023.95 on a decimal would round up to the next unit's first.
+  while (value >= (step === 0 ? 1024 : 1023.95) && step < SUFFIXES.length - 1) {
     value /= 1024;
     step += 1;
   }

@@ -31,10 +31,12 @@ export class StoreAccount {
   /** Books `blocks` more; false, and nothing booked, if they do not fit. */
   charge(blocks: number): boolean {
     if (blocks === 0) return true;
-    const before = Atomics.add(this.#control, CONTROL.OCCUPIED_BLOCKS, blocks) >>> 0;
-    if (before + blocks <= this.#quotaBlocks) return true;
-    this.refund(blocks);
-    return false;
+    for (;;) {
+      const before = Atomics.load(this.#control, CONTROL.OCCUPIED_BLOCKS);
+      const after = (before >>> 0) + blocks;
+      if (after > this.#quotaBlocks) return false;
+      if (Atomics.compareExchange(this.#control, CONTROL.OCCUPIED_BLOCKS, before, after | 0) === before) return true;
+    }
   }
 
   /** Gives back what was booked. */

@@ -162,19 +162,23 @@ export class Disk {
   /** Sets the size; what is cut off is gone, what is added reads as zeros (ftruncate(2)). */
   truncate(size: number): Errno {
     if (size > MAX_DISK_BYTES) return EFBIG;
-    if (size >= this.sizeBytes) {
+    if (size > this.sizeBytes) {
       this.#extent.growTo(size);
       return OK;
     }
+    // At an equal size, too: space set aside past the end goes, as on any file.
     const firstGone = Math.ceil(size / BLOCK_BYTES);
     const last = MAX_DISK_BYTES / BLOCK_BYTES - 1;
     this.#locks.lock(0, last);
     try {
+      // First, as it may fail: then nothing has changed.
+      const errno = this.#store.cut(size);
+      if (errno !== OK) return errno;
       this.#extent.shrinkTo(size);
       const gone = this.#map.occupied(firstGone, last + 1 - firstGone);
       this.#map.clearFrom(firstGone);
       this.account.refund(gone);
-      return this.#store.cut(size);
+      return OK;
     } finally {
       this.#locks.unlock(0, last);
     }
@@ -266,13 +270,18 @@ export class Disk {
     if (firstWhole > endWhole) return this.#zeroPart(offset, end);
     const headEnd = firstWhole * BLOCK_BYTES;
     const tailStart = endWhole * BLOCK_BYTES;
-    let errno = offset < headEnd ? this.#zeroPart(offset, headEnd) : OK;
+    // Whole blocks first: they may free the room that a copy-up at either end needs.
+    let errno = firstWhole < endWhole ? this.#discardBlocks(firstWhole, endWhole - firstWhole) : OK;
+    if (errno === OK && offset < headEnd) errno = this.#zeroPart(offset, headEnd);
     if (errno === OK && tailStart < end) errno = this.#zeroPart(tailStart, end);
-    if (errno !== OK || firstWhole === endWhole) return errno;
-    const freed = this.#map.occupied(firstWhole, endWhole - firstWhole);
-    this.#map.set(firstWhole, endWhole - firstWhole, ZERO);
+    return errno;
+  }
+
+  #discardBlocks(first: BlockIndex, count: number): Errno {
+    const freed = this.#map.occupied(first, count);
+    this.#map.set(first, count, ZERO);
     this.account.refund(freed);
-    return freed === 0 ? OK : this.#store.discard(headEnd, tailStart - headEnd);
+    return freed === 0 ? OK : this.#store.discard(first * BLOCK_BYTES, count * BLOCK_BYTES);
   }
 
   /** Zeros bytes within one block. */

@@ -57,10 +57,12 @@ export class BlockMap {
       const pointer = this.#find(leaf);
       const hasLeaf = pointer >= FIRST_NODE;
       const inLeaf = at - leaf * LEAF_BLOCKS;
-      const state = hasLeaf ? this.#stateIn(pointer, inLeaf) : leaflessState(pointer);
+      // Read once: another worker may change it between two looks.
+      const word = hasLeaf ? Atomics.load(this.#arena.words, pointer + (inLeaf >>> 4)) : 0;
+      const state = hasLeaf ? stateIn(word, inLeaf) : leaflessState(pointer);
       if (run > 0 && state !== this.runState) break;
       this.runState = state;
-      const found = hasLeaf ? this.#runIn(pointer, inLeaf, state) : this.#spanEnd(leaf) - at;
+      const found = hasLeaf ? this.#runIn(pointer, inLeaf, word, state) : this.#spanEnd(leaf) - at;
       run += found;
       // Another state follows within the leaf.
       if (hasLeaf && inLeaf + found < LEAF_BLOCKS) break;
@@ -203,27 +205,24 @@ export class BlockMap {
     }
   }
 
-  #stateIn(leafPointer: number, inLeaf: number): BlockState {
-    const word = Atomics.load(this.#arena.words, leafPointer + (inLeaf >>> 4));
-    return ((word >>> ((inLeaf % BLOCKS_PER_WORD) * 2)) & 3) as BlockState;
-  }
-
-  /** Blocks from `inLeaf` to the first of another state, or to the end of the leaf. */
-  #runIn(leafPointer: number, inLeaf: number, state: BlockState): number {
+  /** Blocks from `inLeaf`, whose word is `word`, to the first of another state, or to the end of the leaf. */
+  #runIn(leafPointer: number, inLeaf: number, word: number, state: BlockState): number {
     const words = this.#arena.words;
     const pattern = state * LOW_BITS;
+    let differing = (word ^ pattern) >>> ((inLeaf % BLOCKS_PER_WORD) * 2);
     let at = inLeaf;
-    while (at < LEAF_BLOCKS) {
-      const skipped = at % BLOCKS_PER_WORD;
-      const differing = (Atomics.load(words, leafPointer + (at >>> 4)) ^ pattern) >>> (skipped * 2);
-      if (differing !== 0) {
-        // The lowest differing bit is in the first block of another state.
-        return at - inLeaf + ((31 - Math.clz32(differing & -differing)) >>> 1);
-      }
-      at += BLOCKS_PER_WORD - skipped;
+    for (;;) {
+      // The lowest differing bit is in the first block of another state.
+      if (differing !== 0) return at - inLeaf + ((31 - Math.clz32(differing & -differing)) >>> 1);
+      at += BLOCKS_PER_WORD - (at % BLOCKS_PER_WORD);
+      if (at === LEAF_BLOCKS) return at - inLeaf;
+      differing = Atomics.load(words, leafPointer + (at >>> 4)) ^ pattern;
     }
-    return at - inLeaf;
   }
+}
+
+function stateIn(word: number, inLeaf: number): BlockState {
+  return ((word >>> ((inLeaf % BLOCKS_PER_WORD) * 2)) & 3) as BlockState;
 }
 
 function leaflessState(pointer: number): BlockState {

@@ -70,12 +70,15 @@ export class Store {
     return OK;
   }
 
-  /** Sets space aside so that later writes find room; the bytes stay as they are (fallocate(2), KEEP_SIZE). */
+  /**
+   * Sets space aside so that later writes find room; the bytes stay as they are (fallocate(2), mode 0). The file grows
+   * over it: ext4 gives back nothing that lies past a file's end.
+   */
   reserve(offset: number, length: number): Errno {
-    return fallocate(this.#fd, FALLOC_FL_KEEP_SIZE, offset, length);
+    return fallocate(this.#fd, 0, offset, length);
   }
 
-  /** Drops everything from `size` on, space set aside there included (ext4 and XFS do so even at an equal size). */
+  /** Drops everything from `size` on. */
   cut(size: number): Errno {
     try {
       ftruncateSync(this.#fd, size);

@@ -26,6 +26,7 @@ async function openTrace(): Promise<Trace | undefined> {
   const logger = await createLogger({
     level: 'trace',
     file: task.trace.logFile,
+    onError: (error) => post({ code: 'REPORT', message: `tracing: ${reasonOf(error)}`, detail: '' }),
   });
   return new Trace((line) => logger.trace(line));
 }

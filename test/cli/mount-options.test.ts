@@ -1,0 +1,122 @@
+import { resolve } from 'node:path';
+import { Command, CommanderError } from 'commander';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { addMountOptions, type RawOptions, toMountOptions } from '../../src/cli/mount-options.ts';
+import type { MountOptions } from '../../src/daemon/options.ts';
+import { CowfsError } from '../../src/lib/error.ts';
+
+beforeEach(() => {
+  vi.stubEnv('TMPDIR', '');
+});
+
+afterEach(() => {
+  vi.unstubAllEnvs();
+});
+
+/** The options that a command line makes. */
+async function parse(...args: readonly string[]): Promise<MountOptions> {
+  const command = addMountOptions(new Command('mount'))
+    .exitOverride()
+    .configureOutput({ writeErr: () => {} });
+  command.parse(args, { from: 'user' });
+  return toMountOptions('images/base.img', '/mnt/vm', command.opts<RawOptions>());
+}
+
+async function refusalOf(...args: readonly string[]): Promise<string> {
+  try {
+    return `gave ${JSON.stringify(await parse(...args))}`;
+  } catch (error) {
+    if (error instanceof CowfsError) return `${error.kind}: ${error.message}`;
+    if (error instanceof CommanderError) return `commander: ${error.message}`;
+    throw error;
+  }
+}
+
+test('nothing given', async () => {
+  const { threads, ...rest } = await parse();
+  expect(rest).toEqual({
+    base: resolve('images/base.img'),
+    mountpoint: '/mnt/vm',
+    name: 'disk.raw',
+    storeDirectory: '/var/tmp',
+    cacheMode: 'writeback',
+    readOnly: false,
+    allowOther: false,
+    enospcTimeoutMs: 60_000,
+    logLevel: 'info',
+    trace: false,
+    force: false,
+    privateMountpoint: false,
+  });
+  expect(threads).toBeGreaterThanOrEqual(4);
+  expect(threads).toBeLessThanOrEqual(16);
+});
+
+test('everything given', async () => {
+  const args = [
+    ...['--store', 'here', '--name', 'größer disk', '--size', '130000', '--cache', 'none', '--threads', '2'],
+    ...['--read-only', '--allow-other', '--max-store', '1.5G', '--enospc-timeout', '500ms'],
+    ...['--log-file', 'log.json', '--log-level', 'debug', '--force'],
+  ];
+  expect(await parse(...args)).toEqual({
+    base: resolve('images/base.img'),
+    mountpoint: '/mnt/vm',
+    name: 'größer disk',
+    storeDirectory: resolve('here'),
+    sizeBytes: 130_000,
+    cacheMode: 'none',
+    threads: 2,
+    readOnly: true,
+    allowOther: true,
+    maxStoreBytes: 1_610_612_736,
+    enospcTimeoutMs: 500,
+    logFile: resolve('log.json'),
+    logLevel: 'debug',
+    trace: false,
+    force: true,
+    privateMountpoint: false,
+  });
+});
+
+test('--trace logs everything, whatever the level', async () => {
+  expect(await parse('--trace', '--log-level', 'error')).toMatchObject({ trace: true, logLevel: 'trace' });
+});
+
+test('TMPDIR is where the store is, unless --store says otherwise', async () => {
+  vi.stubEnv('TMPDIR', '/somewhere');
+  expect(await parse()).toMatchObject({ storeDirectory: '/somewhere' });
+  expect(await parse('--store', '/else')).toMatchObject({ storeDirectory: '/else' });
+});
+
+describe('threads', () => {
+  test.each(['2', '64', '007'])('%s', async (text) => {
+    expect(await parse('--threads', text)).toMatchObject({ threads: Number(text) });
+  });
+
+  test.each(['0', '65', '-4', '2.5', 'many', '', '1e1', '0x8'])('%j is no number of them', async (text) => {
+    expect(await refusalOf(`--threads=${text}`)).toMatch(/^usage: --threads .*: give a number from \d to 64$/);
+  });
+});
+
+describe('names', () => {
+  const longest = 'ä'.repeat(127);
+
+  test.each(['a', '...', '-x', 'disk raw', longest, `${longest}x`])('%j', async (name) => {
+    expect(await parse(`--name=${name}`)).toMatchObject({ name });
+  });
+
+  test.each(['', '.', '..', 'a/b', '/', 'a\0b', 'a\nb', `${longest}xy`])('%j is none', async (name) => {
+    expect(await refusalOf(`--name=${name}`)).toMatch(/^usage: --name .*of at most 255 bytes$/s);
+  });
+});
+
+test.each([
+  [['--size', '1X'], /^usage: --size 1X: not a size/],
+  [['--max-store', 'lots'], /^usage: --max-store lots: not a size/],
+  [['--enospc-timeout', '1d'], /^usage: --enospc-timeout 1d: not a time/],
+  [['--cache', 'magic'], /^commander: .*argument 'magic' is invalid/],
+  [['--log-level', 'loud'], /^commander: .*argument 'loud' is invalid/],
+  [['--nonsense'], /^commander: .*unknown option/],
+])('%j', async (args, message) => {
+  expect(await refusalOf(...args)).toMatch(message);
+});

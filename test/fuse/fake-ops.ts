@@ -1,0 +1,59 @@
+/**
+ * A file system that remembers what it was asked and answers what the test says.
+ */
+import { vi } from 'vitest';
+import type { NodeId } from '../../src/fs/node.ts';
+import type { AttributeChange, Attributes, DirectoryEntry, FsOps } from '../../src/fs/ops.ts';
+
+export const ATTRIBUTES: Attributes = {
+  node: 2 as NodeId,
+  mode: 0o100640,
+  nlink: 1,
+  uid: 1000,
+  gid: 1001,
+  sizeBytes: 2 ** 40 + 5,
+  blocks: 77,
+  atimeSeconds: 1_700_000_001,
+  atimeNanoseconds: 1,
+  mtimeSeconds: -2,
+  mtimeNanoseconds: 999_999_999,
+  ctimeSeconds: 2 ** 33 + 3,
+  ctimeNanoseconds: 3,
+};
+
+export const ENTRIES: readonly DirectoryEntry[] = [
+  { name: '.', node: 1 as NodeId, type: 4 },
+  { name: '..', node: 1 as NodeId, type: 4 },
+  { name: 'disk.raw', node: 2 as NodeId, type: 8 },
+  { name: 'größer', node: 3 as NodeId, type: 8 },
+];
+
+/** Every operation succeeds unless the test tells it otherwise. */
+export function fakeOps() {
+  return {
+    attributes: ATTRIBUTES,
+    transferred: 0,
+    found: 0,
+    direct: false,
+    lookup: vi.fn<FsOps['lookup']>(() => 0),
+    getAttributes: vi.fn<FsOps['getAttributes']>(() => 0),
+    setAttributes: vi.fn<(node: NodeId, change: AttributeChange) => number>(() => 0),
+    open: vi.fn<FsOps['open']>(() => 0),
+    release: vi.fn<FsOps['release']>(() => {}),
+    read: vi.fn<FsOps['read']>(() => 0),
+    write: vi.fn<FsOps['write']>(() => 0),
+    allocate: vi.fn<FsOps['allocate']>(() => 0),
+    seek: vi.fn<FsOps['seek']>(() => 0),
+    seekNeedsKernelSize: vi.fn<FsOps['seekNeedsKernelSize']>(() => false),
+    sync: vi.fn<FsOps['sync']>(() => 0),
+    list: vi.fn<FsOps['list']>((node) => (node === 1 ? ENTRIES : undefined)),
+    statistics: vi.fn<FsOps['statistics']>(() => ({
+      blockBytes: 4096,
+      blocks: 2 ** 33 + 1,
+      freeBlocks: 2 ** 32 + 2,
+      files: 3,
+      nameMax: 255,
+    })),
+    nameOf: vi.fn<FsOps['nameOf']>((node) => (node === 1 ? '/' : `node ${node}`)),
+  };
+}

@@ -1,0 +1,217 @@
+/**
+ * What test threads do, by name; the entry of every such thread (see `threads.ts`). Jobs are plain data. Where a test
+ * replays what its threads did, both take the steps from the same generator.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { Base, type BaseDescriptor } from '../../src/base/base.ts';
+import { OK } from '../../src/lib/errno.ts';
+import { lock, unlock } from '../../src/lib/mutex.ts';
+import { Arena } from '../../src/overlay/arena.ts';
+import { BLOCK_BYTES, type BlockState, STORE, ZERO } from '../../src/overlay/block.ts';
+import { Disk } from '../../src/overlay/disk.ts';
+import { BlockMap } from '../../src/overlay/map.ts';
+import { RangeLock } from '../../src/overlay/range-lock.ts';
+import type { OverlayShared } from '../../src/overlay/shared.ts';
+import { Store } from '../../src/overlay/store.ts';
+import { nonZeroBytes, Random } from './random.ts';
+
+/** A disk as it goes to a thread. */
+export interface DiskTask {
+  readonly base: BaseDescriptor;
+  readonly storeFd: number;
+  readonly shared: OverlayShared;
+}
+
+export type Job =
+  | { readonly kind: 'count'; readonly mutex: SharedArrayBuffer; readonly times: number }
+  | {
+      readonly kind: 'map';
+      readonly arena: SharedArrayBuffer;
+      readonly control: SharedArrayBuffer;
+      readonly steps: MapSteps;
+    }
+  | {
+      readonly kind: 'ranges';
+      readonly stripes: SharedArrayBuffer;
+      /** One plain Int32 a region of 16 blocks, as the test counts them. */
+      readonly counters: SharedArrayBuffer;
+      readonly steps: RangeSteps;
+    }
+  | {
+      readonly kind: 'write-parts';
+      readonly disk: DiskTask;
+      readonly blocks: number;
+      /** Bytes of each block that this thread writes. */
+      readonly inBlock: number;
+      readonly length: number;
+      readonly fill: number;
+    }
+  | {
+      readonly kind: 'punch-parts';
+      readonly disk: DiskTask;
+      readonly blocks: number;
+      readonly inBlock: number;
+      readonly length: number;
+    }
+  | { readonly kind: 'churn'; readonly disk: DiskTask; readonly steps: ChurnSteps }
+  | { readonly kind: 'flip'; readonly shared: OverlayShared; readonly stop: SharedArrayBuffer; readonly times: number }
+  | { readonly kind: 'read-unaligned'; readonly disk: DiskTask; readonly stop: SharedArrayBuffer };
+
+export type JobMessage = { readonly code: 'READY' } | { readonly code: 'DONE'; readonly result: unknown };
+
+export interface MapSteps {
+  readonly seed: number;
+  readonly count: number;
+  readonly thread: number;
+  readonly threads: number;
+}
+
+/** Sets of states within regions (or whole leaves) that belong to one thread alone; leaves and nodes are shared. */
+export function* mapSteps({ seed, count, thread, threads }: MapSteps): Generator<[number, number, BlockState]> {
+  const random = new Random(seed + thread);
+  // All walk the same fresh leaves at once, so that they meet where a node is made.
+  for (let leaf = 0; leaf < count; leaf++) yield [(2 ** 25 + leaf * 700) * 1024 + thread * 16, 16, STORE];
+  for (let step = 0; step < count; step++) {
+    const state = random.below(4) as BlockState;
+    // Near many places, the borders of nodes among them, so that the arena grows under way.
+    const near = random.below(60) * 2 ** 31 + 2 ** 20 - 40_960;
+    if (random.below(20) === 0) {
+      const leaf = Math.floor(near / 1024) + 60 * threads + random.below(20) * threads + thread;
+      yield [leaf * 1024, 1024, state];
+    } else {
+      const region = Math.floor(near / 16) + random.below(700) * threads + thread;
+      const from = random.below(16);
+      yield [region * 16 + from, 1 + random.below(16 - from), state];
+    }
+  }
+}
+
+export interface RangeSteps {
+  readonly seed: number;
+  readonly count: number;
+}
+
+/** First and last region of ranges that overlap, wrap around the 4096 stripes, or take all of them. */
+export function* rangeSteps({ seed, count }: RangeSteps): Generator<[number, number]> {
+  const random = new Random(seed);
+  for (let step = 0; step < count; step++) {
+    const kind = random.below(10);
+    if (kind === 0) yield [random.below(100), 4096 + random.below(100)];
+    else if (kind < 5) yield [4080 + random.below(16), 4096 + random.below(16)];
+    else {
+      const from = random.below(32);
+      yield [from, from + random.below(3)];
+    }
+  }
+}
+
+export interface ChurnSteps {
+  readonly seed: number;
+  readonly count: number;
+  readonly thread: number;
+  readonly threads: number;
+  readonly regions: number;
+}
+
+export type ChurnStep = readonly ['write' | 'discard' | 'allocate', offset: number, length: number, seed: number];
+
+/** Changes of bytes in regions of 64 KiB that belong to one thread alone. */
+export function* churnSteps({ seed, count, thread, threads, regions }: ChurnSteps): Generator<ChurnStep> {
+  const random = new Random(seed + thread * 1009);
+  for (let step = 0; step < count; step++) {
+    const region = random.below(regions) * threads + thread;
+    const from = random.below(65536);
+    const length = 1 + random.below(Math.min(20_000, 65536 - from));
+    const what = (['write', 'write', 'discard', 'discard', 'allocate'] as const)[random.below(5)] ?? 'write';
+    yield [what, region * 65536 + from, length, random.below(2 ** 31)];
+  }
+}
+
+function openDisk({ base, storeFd, shared }: DiskTask): Disk {
+  return new Disk(new Base(base), new Store(storeFd), shared, undefined);
+}
+
+function run(job: Job): unknown {
+  switch (job.kind) {
+    case 'count': {
+      const words = new Int32Array(job.mutex);
+      for (let time = 0; time < job.times; time++) {
+        lock(words, 0);
+        words[1] = (words[1] as number) + 1;
+        unlock(words, 0);
+      }
+      return undefined;
+    }
+    case 'map': {
+      const map = new BlockMap(new Arena(job.arena), new Int32Array(job.control, 0, 4));
+      for (const [first, count, state] of mapSteps(job.steps)) map.set(first, count, state);
+      return undefined;
+    }
+    case 'ranges': {
+      const locks = new RangeLock(job.stripes);
+      const counters = new Int32Array(job.counters);
+      for (const [first, last] of rangeSteps(job.steps)) {
+        locks.lock(first * 16 + 3, last * 16 + 9);
+        for (let region = first; region <= last; region++) {
+          const slot = region % 4096;
+          counters[slot] = (counters[slot] as number) + 1;
+        }
+        locks.unlock(first * 16 + 3, last * 16 + 9);
+      }
+      return undefined;
+    }
+    case 'write-parts': {
+      const disk = openDisk(job.disk);
+      const bytes = Buffer.alloc(job.length, job.fill);
+      for (let block = 0; block < job.blocks; block++) {
+        const errno = disk.write(block * BLOCK_BYTES + job.inBlock, job.length, bytes, 0);
+        if (errno !== OK) return errno;
+      }
+      return OK;
+    }
+    case 'punch-parts': {
+      const disk = openDisk(job.disk);
+      for (let block = 0; block < job.blocks; block++) {
+        const errno = disk.discard(block * BLOCK_BYTES + job.inBlock, job.length);
+        if (errno !== OK) return errno;
+      }
+      return OK;
+    }
+    case 'churn': {
+      const disk = openDisk(job.disk);
+      for (const [what, offset, length, seed] of churnSteps(job.steps)) {
+        let errno: number;
+        if (what === 'write') errno = disk.write(offset, length, nonZeroBytes(length, seed), 0);
+        else if (what === 'discard') errno = disk.discard(offset, length);
+        else errno = disk.allocate(offset, length, true);
+        if (errno !== OK) return errno;
+      }
+      return OK;
+    }
+    case 'flip': {
+      const map = new BlockMap(new Arena(job.shared.arena), new Int32Array(job.shared.control, 0, 4));
+      for (let time = 0; time < job.times; time++) map.set(0, 1, time % 2 === 0 ? STORE : ZERO);
+      Atomics.store(new Int32Array(job.stop), 0, 1);
+      return undefined;
+    }
+    case 'read-unaligned': {
+      const disk = openDisk(job.disk);
+      const stop = new Int32Array(job.stop);
+      const bytes = Buffer.alloc(3 * BLOCK_BYTES, 0xee);
+      while (Atomics.load(stop, 0) === 0) {
+        const errno = disk.read(1001, 100, bytes, BLOCK_BYTES);
+        if (errno !== OK) return `errno ${errno}`;
+        if (disk.transferred !== 100) return `${disk.transferred} bytes`;
+        if (bytes[BLOCK_BYTES - 1] !== 0xee || bytes[BLOCK_BYTES + 100] !== 0xee) return 'wrote beside the buffer';
+      }
+      return 'fine';
+    }
+  }
+}
+
+if (parentPort !== null && typeof workerData === 'object' && workerData !== null && 'job' in workerData) {
+  const { job, gate } = workerData as { job: Job; gate: SharedArrayBuffer };
+  parentPort.postMessage({ code: 'READY' } satisfies JobMessage);
+  Atomics.wait(new Int32Array(gate), 0, 0);
+  parentPort.postMessage({ code: 'DONE', result: run(job) } satisfies JobMessage);
+}
