@@ -12,7 +12,7 @@ import { version } from '../lib/version.ts';
 import { abortConnection } from '../transport/kernel/abort.ts';
 import { HoldQueue } from '../transport/kernel/hold.ts';
 import { openSession, WorkerPool } from '../transport/kernel/pool.ts';
-import { SeekDesk } from '../transport/kernel/seek.ts';
+import { SizeDesk } from '../transport/kernel/size-desk.ts';
 import { type Attachment, attach } from './attach.ts';
 import { serveControl } from './control.ts';
 import type { Journal } from './journal.ts';
@@ -113,11 +113,11 @@ export class MountDaemon {
       journal,
     });
     takeDown.add(() => this.#monitor.close());
-    const seeks = new SeekDesk({ fuseFd, ops, sizeOf: async (name) => watcher?.sizeOf(name), warn });
+    const desk = new SizeDesk({ fuseFd, ops, sizeOf: async (name) => watcher?.sizeOf(name), warn });
     const trace = options.trace ? { logFile } : undefined;
     this.#pool = new WorkerPool({ fuseFd, session, fs, counters: this.#counters, trace }, threads, {
       held: (write) => this.#hold.add(write),
-      seek: (seek) => seeks.answer(seek),
+      deferred: (request) => desk.answer(request),
       report: (message, detail) => journal.error(message, detail),
     });
     const detached = new Promise<void>((resolve) => {

@@ -172,9 +172,13 @@ export class CowFs implements FsOps {
   }
 
   seekNeedsKernelSize(node: NodeId, offset: number, whence: number): boolean {
+    return this.readNeedsKernelSize(node, whence === SEEK_DATA ? offset + 1 : Number.POSITIVE_INFINITY);
+  }
+
+  readNeedsKernelSize(node: NodeId, end: number): boolean {
     const file = this.#file(node);
     if (file === undefined || !this.#options.sizeMayLag || file.attributes.writableHandles === 0) return false;
-    return whence !== SEEK_DATA || offset >= file.disk.sizeBytes;
+    return end > file.disk.sizeBytes;
   }
 
   /** A temporary store is gone with the process, so there is nothing to make durable. */

@@ -156,7 +156,7 @@ export const FUSE_SETATTR_IN = {
 export const FUSE_OPEN_IN = { flags: 0, open_flags: 4, BYTES: 8 } as const;
 export const FUSE_OPEN_OUT = { fh: 0, open_flags: 8, BYTES: 16 } as const;
 export const FUSE_RELEASE_IN = { fh: 0, flags: 8, BYTES: 24 } as const;
-export const FUSE_READ_IN = { fh: 0, offset: 8, size: 16, BYTES: 40 } as const;
+export const FUSE_READ_IN = { fh: 0, offset: 8, size: 16, flags: 32, BYTES: 40 } as const;
 export const FUSE_WRITE_IN = {
   fh: 0,
   offset: 8,

@@ -21,14 +21,13 @@ export interface HeldWrite {
   readonly data: Uint8Array<ArrayBuffer>;
 }
 
-/** A question for holes whose answer depends on a size that must be asked for elsewhere. */
-export interface DeferredSeek {
+/** A request whose answer depends on a size that only the kernel knows yet, and that must be asked for elsewhere. */
+export type DeferredRequest = {
   readonly uniqueLow: number;
   readonly uniqueHigh: number;
   readonly node: NodeId;
   readonly offset: number;
-  readonly whence: number;
-}
+} & ({ readonly kind: 'seek'; readonly whence: number } | { readonly kind: 'read'; readonly length: number });
 
 /** The request under way and everything its handler may use. One object a worker. */
 export interface Call {
@@ -37,8 +36,8 @@ export interface Call {
   readonly reply: ReplyWriter;
   /** Takes over a write-back for which there is no room; its reply comes from there. */
   readonly hold: (write: HeldWrite) => void;
-  /** Takes over a question for holes; its reply comes from there. */
-  readonly deferSeek: (seek: DeferredSeek) => void;
+  /** Takes over a request that needs the kernel's idea of a size; its reply comes from there. */
+  readonly defer: (request: DeferredRequest) => void;
   payloadBytes: number;
   /** Bytes of data that a READ or WRITE moved, for the counters. */
   movedBytes: number;

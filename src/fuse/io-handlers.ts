@@ -2,6 +2,7 @@
  * Handlers of requests on open files: from structures to `FsOps` and back. READ and WRITE are the hot path: they
  * allocate nothing.
  */
+import { constants } from 'node:fs';
 import type { NodeId } from '../fs/node.ts';
 import { EINVAL, EIO, ENXIO, type Errno, isNoSpace, OK } from '../lib/errno.ts';
 import {
@@ -43,15 +44,29 @@ export function release(call: Call, node: NodeId): Errno {
   return OK;
 }
 
-export function read(call: Call, node: NodeId): Errno {
+export function read(call: Call, node: NodeId): Errno | typeof NO_REPLY {
   const { ops, reply, request } = call;
-  const size = request.u32(FUSE_READ_IN.size);
-  if (size > reply.capacity) return EINVAL;
-  const errno = ops.read(node, request.u64(FUSE_READ_IN.offset), size, reply.bytes, reply.payloadAt);
+  const length = request.u32(FUSE_READ_IN.size);
+  if (length > reply.capacity) return EINVAL;
+  const offset = request.u64(FUSE_READ_IN.offset);
+  const errno = ops.read(node, offset, length, reply.bytes, reply.payloadAt);
   if (errno !== OK) return errno;
+  if (ops.transferred < length && isPastOurEnd(call, node, offset + length)) {
+    const { uniqueLow, uniqueHigh } = request;
+    call.defer({ kind: 'read', uniqueLow, uniqueHigh, node, offset, length });
+    return NO_REPLY;
+  }
   call.payloadBytes = ops.transferred;
   call.movedBytes = ops.transferred;
   return OK;
+}
+
+/**
+ * Whether a read beside the page cache wants bytes that the kernel may count to the file and we do not yet: the gap
+ * before data that is cached past our end. For cached reads the kernel itself fills such gaps.
+ */
+function isPastOurEnd({ ops, request }: Call, node: NodeId, end: number): boolean {
+  return (request.u32(FUSE_READ_IN.flags) & constants.O_DIRECT) !== 0 && ops.readNeedsKernelSize(node, end);
 }
 
 export function write(call: Call, node: NodeId): Errno | typeof NO_REPLY {
@@ -99,7 +114,7 @@ export function lseek(call: Call, node: NodeId): Errno | typeof NO_REPLY {
   if (offset === Number.POSITIVE_INFINITY) return ENXIO;
   if (ops.seekNeedsKernelSize(node, offset, whence)) {
     const { uniqueLow, uniqueHigh } = request;
-    call.deferSeek({ uniqueLow, uniqueHigh, node, offset, whence });
+    call.defer({ kind: 'seek', uniqueLow, uniqueHigh, node, offset, whence });
     return NO_REPLY;
   }
   const errno = ops.seek(node, offset, whence);

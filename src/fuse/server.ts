@@ -9,7 +9,7 @@ import type { NodeId } from '../fs/node.ts';
 import type { FsOps } from '../fs/ops.ts';
 import { EIO, ENOSYS, errnoOf, OK } from '../lib/errno.ts';
 import { FUSE_IN_HEADER, FUSE_MIN_READ_BUFFER, FUSE_OUT_HEADER, FUSE_WRITE_IN, OPCODE } from './abi.ts';
-import { type Call, type DeferredSeek, type HeldWrite, NO_REPLY } from './call.ts';
+import { type Call, type DeferredRequest, type HeldWrite, NO_REPLY } from './call.ts';
 import { RequestReader } from './decode.ts';
 import { OPERATIONS } from './dispatch.ts';
 import { ReplyWriter } from './reply.ts';
@@ -21,7 +21,7 @@ export interface ServerOptions {
   /** Largest payload of a READ or WRITE, as negotiated. */
   readonly maxTransferBytes: number;
   readonly hold: (write: HeldWrite) => void;
-  readonly deferSeek: (seek: DeferredSeek) => void;
+  readonly defer: (request: DeferredRequest) => void;
   /** Gets what no handler expected. */
   readonly report: (message: string, error: unknown) => void;
   readonly trace: Trace | undefined;
@@ -43,8 +43,8 @@ export class FuseServer {
     this.#request = new RequestReader(this.requestBytes);
     this.#reply = new ReplyWriter(this.replyBytes);
     this.#options = options;
-    const { ops, hold, deferSeek } = options;
-    this.#call = { ops, request: this.#request, reply: this.#reply, hold, deferSeek, payloadBytes: 0, movedBytes: 0 };
+    const { ops, hold, defer } = options;
+    this.#call = { ops, request: this.#request, reply: this.#reply, hold, defer, payloadBytes: 0, movedBytes: 0 };
   }
 
   /**

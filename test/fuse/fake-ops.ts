@@ -44,6 +44,7 @@ export function fakeOps() {
     write: vi.fn<FsOps['write']>(() => 0),
     allocate: vi.fn<FsOps['allocate']>(() => 0),
     seek: vi.fn<FsOps['seek']>(() => 0),
+    readNeedsKernelSize: vi.fn<FsOps['readNeedsKernelSize']>(() => false),
     seekNeedsKernelSize: vi.fn<FsOps['seekNeedsKernelSize']>(() => false),
     sync: vi.fn<FsOps['sync']>(() => 0),
     list: vi.fn<FsOps['list']>((node) => (node === 1 ? ENTRIES : undefined)),

@@ -7,7 +7,7 @@ import { Counters } from '../../src/fs/counters.ts';
 import { CowFs } from '../../src/fs/cow-fs.ts';
 import type { FsOps } from '../../src/fs/ops.ts';
 import type { CowFsOptions } from '../../src/fs/options.ts';
-import type { DeferredSeek, HeldWrite } from '../../src/fuse/call.ts';
+import type { DeferredRequest, HeldWrite } from '../../src/fuse/call.ts';
 import { FuseServer } from '../../src/fuse/server.ts';
 import { Trace } from '../../src/fuse/trace.ts';
 import { type DiskFixture, type FixtureOptions, useDisk } from '../overlay/disk-fixture.ts';
@@ -16,7 +16,7 @@ export const MAX_TRANSFER = 131_072;
 
 export function newServer(ops: FsOps, maxTransferBytes = MAX_TRANSFER) {
   const held: HeldWrite[] = [];
-  const deferred: DeferredSeek[] = [];
+  const deferred: DeferredRequest[] = [];
   const report = vi.fn<(message: string, error: unknown) => void>();
   const lines: string[] = [];
   const counters = Counters.create(1);
@@ -25,7 +25,7 @@ export function newServer(ops: FsOps, maxTransferBytes = MAX_TRANSFER) {
     counters: new Counters(counters, 0),
     maxTransferBytes,
     hold: (write) => held.push(write),
-    deferSeek: (seek) => deferred.push(seek),
+    defer: (request) => deferred.push(request),
     report,
     trace: new Trace((line) => lines.push(line)),
   });

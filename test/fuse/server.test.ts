@@ -1,3 +1,4 @@
+import { constants } from 'node:fs';
 import { constants } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { totals } from '../../src/fs/counters.ts';
@@ -318,7 +319,22 @@ describe('FALLOCATE and LSEEK', () => {
     expect(serve(server, bytes)).toBe(undefined);
     expect(ops.seekNeedsKernelSize).toHaveBeenCalledExactlyOnceWith(2, 77, 4);
     expect(ops.seek).not.toHaveBeenCalled();
-    expect(deferred).toEqual([{ uniqueLow: 0x76543210, uniqueHigh: 0xfedcba98, node: 2, offset: 77, whence: 4 }]);
+    const unique = { uniqueLow: 0x76543210, uniqueHigh: 0xfedcba98 };
+    expect(deferred).toEqual([{ kind: 'seek', ...unique, node: 2, offset: 77, whence: 4 }]);
+  });
+
+  test('a short read beside the cache is handed over where the kernel may know a later end, a cached one is not', () => {
+    const ops = fakeOps();
+    ops.read.mockReturnValue(0);
+    ops.readNeedsKernelSize.mockReturnValue(true);
+    const { server, deferred } = newServer(ops);
+    // fh, offset, size, read_flags, lock_owner, flags, padding
+    const read = (flags: number): Buffer => body(0n, 4096n, 8192, 0, 0n, flags, 0);
+    expect(serve(server, request(OPCODE.READ, read(constants.O_DIRECT)))).toBe(undefined);
+    expect(ops.readNeedsKernelSize).toHaveBeenCalledExactlyOnceWith(2, 12288);
+    expect(deferred).toMatchObject([{ kind: 'read', node: 2, offset: 4096, length: 8192 }]);
+    expect(serve(server, request(OPCODE.READ, read(0)))).not.toBe(undefined);
+    expect(deferred).toHaveLength(1);
   });
 
   test.each([2n ** 53n, -1n])('from %i on there is neither data nor hole', (offset) => {

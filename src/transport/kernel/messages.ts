@@ -3,7 +3,7 @@
  */
 
 import type { FsSpec } from '../../fs/spec.ts';
-import type { DeferredSeek, HeldWrite } from '../../fuse/call.ts';
+import type { DeferredRequest, HeldWrite } from '../../fuse/call.ts';
 import type { Session } from '../../fuse/init.ts';
 
 /** `workerData` of a worker. */
@@ -22,8 +22,8 @@ export type WorkerMessage =
   | { readonly code: 'READY' }
   /** A write-back for which the store has no room. */
   | { readonly code: 'HELD'; readonly write: HeldWrite }
-  /** A question for holes that needs the size that the kernel knows. */
-  | { readonly code: 'SEEK'; readonly seek: DeferredSeek }
+  /** A request that needs the size that the kernel knows. */
+  | { readonly code: 'DEFERRED'; readonly request: DeferredRequest }
   /** Something no handler expected; serving goes on. */
   | {
       readonly code: 'REPORT';

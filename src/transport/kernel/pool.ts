@@ -5,7 +5,7 @@
 import { readSync, writeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { FUSE_INIT_OUT, FUSE_MIN_READ_BUFFER, FUSE_OUT_HEADER } from '../../fuse/abi.ts';
-import type { DeferredSeek, HeldWrite } from '../../fuse/call.ts';
+import type { DeferredRequest, HeldWrite } from '../../fuse/call.ts';
 import { RequestReader } from '../../fuse/decode.ts';
 import { handshake, type Session } from '../../fuse/init.ts';
 import { ReplyWriter } from '../../fuse/reply.ts';
@@ -34,7 +34,7 @@ export function openSession(fuseFd: number, wantWriteback: boolean): Session {
 
 export interface PoolEvents {
   readonly held: (write: HeldWrite) => void;
-  readonly seek: (seek: DeferredSeek) => void;
+  readonly deferred: (request: DeferredRequest) => void;
   readonly report: (message: string, detail: string) => void;
 }
 
@@ -59,7 +59,7 @@ export class WorkerPool {
     for (const worker of workers) {
       worker.on('message', (message: WorkerMessage) => {
         if (message.code === 'HELD') events.held(message.write);
-        else if (message.code === 'SEEK') events.seek(message.seek);
+        else if (message.code === 'DEFERRED') events.deferred(message.request);
         else if (message.code === 'REPORT') events.report(message.message, message.detail);
       });
     }

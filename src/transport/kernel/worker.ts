@@ -38,7 +38,7 @@ const server = new FuseServer({
   counters: new Counters(task.counters, task.index),
   maxTransferBytes: task.session.maxTransferBytes,
   hold: (write) => post({ code: 'HELD', write }, [write.data.buffer]),
-  deferSeek: (seek) => post({ code: 'SEEK', seek }),
+  defer: (request) => post({ code: 'DEFERRED', request }),
   report: (message, error) =>
     post({
       code: 'REPORT',
