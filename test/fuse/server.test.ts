@@ -1,4 +1,4 @@
-import { constants } from 'node:fs';
+import { constants as fsConstants } from 'node:fs';
 import { constants } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { totals } from '../../src/fs/counters.ts';
@@ -330,7 +330,7 @@ describe('FALLOCATE and LSEEK', () => {
     const { server, deferred } = newServer(ops);
     // fh, offset, size, read_flags, lock_owner, flags, padding
     const read = (flags: number): Buffer => body(0n, 4096n, 8192, 0, 0n, flags, 0);
-    expect(serve(server, request(OPCODE.READ, read(constants.O_DIRECT)))).toBe(undefined);
+    expect(serve(server, request(OPCODE.READ, read(fsConstants.O_DIRECT)))).toBe(undefined);
     expect(ops.readNeedsKernelSize).toHaveBeenCalledExactlyOnceWith(2, 12288);
     expect(deferred).toMatchObject([{ kind: 'read', node: 2, offset: 4096, length: 8192 }]);
     expect(serve(server, request(OPCODE.READ, read(0)))).not.toBe(undefined);
