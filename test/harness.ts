@@ -88,7 +88,8 @@ export function start(
 /** The exit code or signal of a child, when it comes. */
 export function exitOf(child: ChildProcess): Promise<number | NodeJS.Signals> {
   return new Promise((done, fail) => {
-    if (child.exitCode !== null) done(child.exitCode);
+    const ended = child.signalCode ?? child.exitCode;
+    if (ended !== null) done(ended);
     child.once('error', fail);
     child.once('exit', (code, signal) => done(signal ?? code ?? -1));
   });

@@ -15,7 +15,7 @@ status=0
 vitest() {
   local name=$1
   shift
-  "$@" npx vitest run --config test/vitest.config.ts --reporter=default --reporter=json \
+  "$@" npx vitest run --configLoader runner --config test/vitest.config.ts --reporter=default --reporter=json \
     --outputFile.json="$results/$name.json" "${selection[@]}" || status=1
 }
 

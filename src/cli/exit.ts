@@ -22,7 +22,7 @@ export const RUN_EXIT = {
 
 /** Prints one line (the stack too, when asked for) and says how to exit. */
 export function reportError(error: unknown, verbose: boolean): number {
-  process.stderr.write(`cowfs: ${reasonOf(error)}\n`);
+  process.stderr.write(`cowfs: ${oneLine(reasonOf(error))}\n`);
   if (verbose && error instanceof Error) {
     for (let cause: unknown = error; cause instanceof Error; cause = cause.cause)
       process.stderr.write(`${cause.stack}\n`);
@@ -31,5 +31,10 @@ export function reportError(error: unknown, verbose: boolean): number {
 }
 
 export function warn(message: string): void {
-  process.stderr.write(`cowfs: warning: ${message}\n`);
+  process.stderr.write(`cowfs: warning: ${oneLine(message)}\n`);
+}
+
+/** Paths may hold anything; a message is one line all the same. */
+function oneLine(text: string): string {
+  return text.replace(/\p{Cc}/gu, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`);
 }

@@ -3,6 +3,7 @@
  * service manager or a terminal end it.
  */
 
+import { EndSignals } from '../daemon/end-signals.ts';
 import { openJournal } from '../daemon/journal.ts';
 import { MountDaemon } from '../daemon/mount-daemon.ts';
 import type { MountOptions } from '../daemon/options.ts';
@@ -10,9 +11,10 @@ import { exitNow } from '../sys/libc.ts';
 import { EXIT_OK, reportError, warn } from './exit.ts';
 
 export async function serveForeground(options: MountOptions): Promise<never> {
+  const signals = new EndSignals();
   const journal = await openJournal(options, true);
   const daemon = await MountDaemon.start(options, journal);
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => daemon.detach());
+  signals.end(daemon);
   for (const warning of daemon.warnings) warn(warning);
   process.stdout.write(`${daemon.diskPath}\n`);
   try {

@@ -36,7 +36,7 @@ Examples:
 export async function readStatus(entry: RegistryEntry): Promise<MountStatus> {
   const { askDaemon } = await import('../daemon/control.ts');
   const before = await askDaemon(entry.socket, 'status');
-  flushDisks(before);
+  await flushDisks(before, () => askDaemon(entry.socket, 'status'));
   const after = await askDaemon(entry.socket, 'status');
   // Flushing opened the disks itself, and the kernel closes them in its own time.
   return {

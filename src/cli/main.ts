@@ -20,6 +20,7 @@ function createProgram(): Command {
     .option('-v, --verbose', 'print stacks of errors')
     .helpOption('-h, --help', 'show help; also: cowfs <command> --help')
     .showHelpAfterError('(see cowfs --help)')
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'cowfs: ')) })
     .exitOverride();
   for (const register of [registerMount, registerRun, registerUnmount, registerList, registerStatus, registerDoctor]) {
     register(program);

@@ -45,10 +45,11 @@ Examples:
 
 async function locate(base: string, givenMountpoint: string, raw: RawOptions): Promise<MountOptions> {
   const { canonicalMountpoint } = await import('../daemon/mountpoint.ts');
-  const { handedOverFd, handedOverMountpoint } = await import('../transport/kernel/handed-over.ts');
+  const { checkConnection, handedOverFd, handedOverMountpoint } = await import('../transport/kernel/handed-over.ts');
   const mountpoint = canonicalMountpoint(givenMountpoint);
   const fuseFd = handedOverFd(mountpoint);
   if (fuseFd === undefined) return toMountOptions(base, mountpoint, raw);
+  checkConnection(fuseFd);
   return { ...(await toMountOptions(base, handedOverMountpoint(fuseFd) ?? mountpoint, raw)), fuseFd };
 }
 
@@ -56,10 +57,12 @@ async function startDaemon(options: MountOptions): Promise<void> {
   const main = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
   const { fuseFd } = options;
   const inherited = fuseFd === undefined ? {} : { fuseFd: REPORT_FD + 1 };
+  // Traces without a file go to the caller's terminal, and keep it open; nothing else of the caller is held.
+  const tracesHere = options.trace && options.logFile === undefined;
   const child = spawn(process.execPath, [main, JSON.stringify({ ...options, ...inherited })], {
     cwd: '/',
     detached: true,
-    stdio: ['ignore', 'ignore', options.trace ? 2 : 'pipe', 'pipe', ...(fuseFd === undefined ? [] : [fuseFd])],
+    stdio: ['ignore', 'ignore', tracesHere ? 2 : 'pipe', 'pipe', ...(fuseFd === undefined ? [] : [fuseFd])],
   });
   const [reportText, errorText] = await Promise.all([
     readLine(child.stdio[REPORT_FD] as Readable),

@@ -14,12 +14,8 @@ import { runtimeDirectory } from '../daemon/runtime-directory.ts';
 import { EACCES, ENOENT, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { exitNow } from '../sys/libc.ts';
-import { isTerminalForeground } from '../sys/processes.ts';
 import { RUN_EXIT, reportError, warn } from './exit.ts';
-
-/** Signals that are passed on. Those of the terminal's keys reach the command without us. */
-const SIGNALS = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGINT', 'SIGQUIT', 'SIGCONT', 'SIGWINCH'] as const;
-const TERMINAL_SIGNALS: readonly string[] = ['SIGINT', 'SIGQUIT', 'SIGWINCH', 'SIGCONT'];
+import { SignalRelay } from './signal-relay.ts';
 
 export async function runOnDisk(
   optionsFor: (mountpoint: string) => Promise<MountOptions>,
@@ -43,6 +39,7 @@ async function runCommand(
   optionsFor: (mountpoint: string) => Promise<MountOptions>,
   command: readonly string[],
 ): Promise<number> {
+  const signals = new SignalRelay();
   const mountpoint = privateDirectory();
   let daemon: MountDaemon;
   try {
@@ -57,8 +54,9 @@ async function runCommand(
   }
   for (const warning of daemon.warnings) warn(warning);
   try {
+    if (signals.early !== undefined) return 128 + constants.signals[signals.early];
     return await Promise.race([
-      runChild(command, daemon.diskPath),
+      runChild(command, daemon.diskPath, signals),
       daemon.ended.then(() => Promise.reject(new CowfsError('failed', 'the disk was unmounted while the command ran'))),
     ]);
   } finally {
@@ -74,17 +72,13 @@ function privateDirectory(): string {
 }
 
 /** @returns the exit code to end with: the command's, or 128 and the signal that ended it, as shells say */
-function runChild(command: readonly string[], diskPath: string): Promise<number> {
+function runChild(command: readonly string[], diskPath: string, signals: SignalRelay): Promise<number> {
   const [file = '', ...args] = command.map((argument) => argument.replaceAll('{}', diskPath));
   const child = spawn(file, args, {
     stdio: 'inherit',
     env: { ...process.env, COWFS_DISK: diskPath },
   });
-  const passOn = (signal: NodeJS.Signals): void => {
-    if (TERMINAL_SIGNALS.includes(signal) && isTerminalForeground()) return;
-    child.kill(signal);
-  };
-  for (const signal of SIGNALS) process.on(signal, passOn);
+  signals.relayTo(child);
   return new Promise((resolve, reject) => {
     child.once('error', (error) => {
       reject(new CommandError('usage', `${file}: ${reasonOf(error)}; check the command after --`, error));

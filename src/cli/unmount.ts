@@ -44,7 +44,9 @@ async function unmount(givenPath: string, force: boolean): Promise<void> {
     await detach(entry.socket, mountpoint);
   } else {
     const reason = unmountFuse(mountpoint, force);
-    if (reason !== undefined) throw await busyError(mountpoint, reason);
+    // Of several that unmount at once, one does it and the others wait with it.
+    const isMounted = mountAt(mountpoint)?.type === MOUNT_TYPE;
+    if (reason !== undefined && isMounted) throw await busyError(mountpoint, reason);
   }
   if (entry === undefined || pollUntil(() => !isAlive(entry), GONE_MS)) return;
   if (!force)

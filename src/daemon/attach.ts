@@ -2,6 +2,7 @@
  * Gets a place for a mount and mounts there: claims the mountpoint, clears what a dead daemon left, mounts, and starts
  * the watcher. Main thread. Whatever succeeded is in the take-down list when this returns or throws.
  */
+import { realpathSync } from 'node:fs';
 import type { OpenedBase } from '../base/open.ts';
 import { mountFuse, unmountFuse } from '../transport/kernel/mount.ts';
 import type { Journal } from './journal.ts';
@@ -47,9 +48,10 @@ function mountNew(options: MountOptions, base: OpenedBase): Promise<number> {
   const { mountpoint, storeDirectory, logFile, readOnly, allowOther } = options;
   const hidden = new Map([
     [base.path, 'the base'],
-    [storeDirectory, 'the store'],
+    [realpathSync(storeDirectory), 'the store'],
   ]);
-  if (logFile !== undefined) hidden.set(logFile, 'the log file');
+  // The journal has opened it, so it is there.
+  if (logFile !== undefined) hidden.set(realpathSync(logFile), 'the log file');
   clearDeadMount(mountpoint);
   checkMountpoint(mountpoint, hidden);
   return mountFuse({ mountpoint, source: base.path, readOnly, allowOther });

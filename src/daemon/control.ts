@@ -2,6 +2,7 @@
  * The control socket: one JSON request a line, one JSON answer a line. Served by the daemon's main thread, called by
  * the commands. The socket lies in the runtime directory, so only its user can reach it.
  */
+import { rmSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import type { MountStatus } from './status.ts';
@@ -30,6 +31,8 @@ export async function serveControl(path: string, handler: ControlHandler): Promi
       for (const line of lines) socket.write(`${JSON.stringify(answer(line, handler))}\n`);
     });
   });
+  // The mountpoint is ours by the registry: a socket that is still here belongs to nobody.
+  rmSync(path, { force: true });
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>
       reject(new CowfsError('failed', `control socket ${path}: ${reasonOf(error)}`, error)),

@@ -5,7 +5,8 @@
 import { closeSync, writeSync } from 'node:fs';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { exitNow } from '../sys/libc.ts';
-import { openJournal } from './journal.ts';
+import { EndSignals } from './end-signals.ts';
+import { type Journal, openJournal } from './journal.ts';
 import { MountDaemon } from './mount-daemon.ts';
 import { parseMountOptions } from './options.ts';
 import { REPORT_FD, type StartReport } from './start-report.ts';
@@ -17,10 +18,12 @@ function report(message: StartReport): void {
 
 async function run(): Promise<void> {
   process.title = 'cowfs';
+  const signals = new EndSignals();
   const options = parseMountOptions(process.argv[2] ?? '');
-  const journal = await openJournal(options, false);
+  let journal: Journal;
   let daemon: MountDaemon;
   try {
+    journal = await openJournal(options, false);
     daemon = await MountDaemon.start(options, journal);
   } catch (error) {
     const kind = error instanceof CowfsError ? error.kind : 'failed';
@@ -37,7 +40,7 @@ async function run(): Promise<void> {
     journal.error(reasonOf(error), error.stack);
     exitNow(1);
   });
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => daemon.detach());
+  signals.end(daemon);
   report({
     code: 'READY',
     pid: process.pid,

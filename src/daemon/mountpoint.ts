@@ -2,30 +2,37 @@
  * Checks of the place to mount on, before anything is opened there: what is in the way of a mount is said here, in
  * words, and a mount whose daemon died is taken away. Main thread of the daemon, before the mount.
  */
-import { lstatSync, realpathSync } from 'node:fs';
+import { lstatSync, realpathSync, statfsSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { ENOENT, ENOTCONN, errnoOf } from '../lib/errno.ts';
+import { ECONNABORTED, ENOENT, ENOTCONN, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { mountAt } from '../sys/mountinfo.ts';
 import { handedOverFd } from '../transport/kernel/handed-over.ts';
 import { MOUNT_TYPE, unmountFuse } from '../transport/kernel/mount.ts';
 
 /**
- * The canonical path of a mountpoint. Follows links in its parents only: the last component may be a dead mount, which
- * answers nothing.
+ * The canonical path of a mountpoint. A mount of ours is never looked at itself: one whose daemon is
+ * dead or stopped answers nothing, or keeps the asker waiting for ever.
  */
 export function canonicalMountpoint(path: string): string {
   const absolute = resolve(path);
   if (handedOverFd(absolute) !== undefined) return absolute;
+  const place = placeOf(absolute);
+  if (place !== undefined && mountAt(place)?.type === MOUNT_TYPE) return place;
   try {
     return realpathSync(absolute);
   } catch (error) {
     if (errnoOf(error) === ENOENT) throw missing(path);
+    throw new CowfsError('usage', `mountpoint ${path}: ${reasonOf(error)}; check the path`, error);
   }
+}
+
+/** The path with the links in its parents resolved; undefined when a parent cannot be looked at. */
+function placeOf(absolute: string): string | undefined {
   try {
     return join(realpathSync(dirname(absolute)), basename(absolute));
-  } catch (error) {
-    throw new CowfsError('usage', `mountpoint ${path}: ${reasonOf(error)}; check the path`, error);
+  } catch {
+    return undefined;
   }
 }
 
@@ -75,12 +82,15 @@ function missing(path: string): CowfsError {
   return new CowfsError('usage', `mountpoint ${path} does not exist; make it first: mkdir -p ${path}`);
 }
 
-/** Whether what is mounted here has lost its daemon. */
+/**
+ * Whether what is mounted here has lost its daemon. Asked by statfs(2), which the kernel passes on each time; stat(2) it
+ * answers from its cache for a second.
+ */
 export function isDead(mountpoint: string): boolean {
   try {
-    lstatSync(mountpoint);
+    statfsSync(mountpoint);
     return false;
   } catch (error) {
-    return errnoOf(error) === ENOTCONN;
+    return [ENOTCONN, ECONNABORTED].includes(errnoOf(error));
   }
 }

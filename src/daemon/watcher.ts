@@ -108,6 +108,8 @@ export class Watcher {
 
   /** Has it take the mount away and go; false when it did not in time (it is dead, or umount hangs). */
   async detach(): Promise<boolean> {
+    // It is waited for now, also when nothing else keeps the process alive.
+    this.#child.ref();
     this.#child.removeAllListeners('exit');
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return false;
     const gone = new Promise<boolean>((resolve) => this.#child.once('exit', (code) => resolve(code === 0)));

@@ -11,6 +11,7 @@ import {
   EINVAL,
   EIO,
   EISDIR,
+  ENAMETOOLONG,
   ENOENT,
   ENOSYS,
   ENOTDIR,
@@ -53,6 +54,7 @@ export class CowFs implements FsOps {
 
   lookup(parent: NodeId, name: string): Errno {
     if (parent !== ROOT_NODE) return this.#file(parent) === undefined ? ENOENT : ENOTDIR;
+    if (Buffer.byteLength(name) > NAME_MAX) return ENAMETOOLONG;
     const index = this.#files.findIndex((file) => file.name === name);
     return index < 0 ? ENOENT : this.getAttributes((FIRST_DISK_NODE + index) as NodeId);
   }

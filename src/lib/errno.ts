@@ -31,6 +31,8 @@ export const EROFS: Errno = errno.EROFS;
 export const ENOSYS: Errno = errno.ENOSYS;
 export const EOPNOTSUPP: Errno = errno.EOPNOTSUPP;
 const EDQUOT: Errno = errno.EDQUOT;
+export const ENAMETOOLONG: Errno = errno.ENAMETOOLONG;
+export const ECONNABORTED: Errno = errno.ECONNABORTED;
 export const ENOTCONN: Errno = errno.ENOTCONN;
 
 const NAMES = new Map<number, string>(

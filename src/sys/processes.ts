@@ -13,8 +13,8 @@ export interface ProcessUse {
 /** The start time of a process in clock ticks since boot (field 22 of /proc/PID/stat), or undefined if it is gone. */
 export function startTimeOf(pid: number): number | undefined {
   const fields = statFields(pid);
-  // A zombie has let go of everything but its number.
-  if (fields === undefined || fields[0] === 'Z') return undefined;
+  // A zombie has let go of everything but its number; one with threads left (num_threads) has not.
+  if (fields === undefined || (fields[0] === 'Z' && Number(fields[17]) <= 1)) return undefined;
   return Number(fields[19]);
 }
 

@@ -2,7 +2,8 @@
  * Mounts that a privileged parent made: it passes `/dev/fd/N`, an open connection, in the place of the mountpoint
  * (libfuse's convention: `mount.fuse3 -o drop_privileges`, container runtimes). Commands, before the daemon starts.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
+import { CowfsError } from '../../lib/error.ts';
 import { readMounts } from '../../sys/mountinfo.ts';
 
 const PREFIX = '/dev/fd/';
@@ -11,6 +12,18 @@ const PREFIX = '/dev/fd/';
 export function handedOverFd(mountpoint: string): number | undefined {
   const number = mountpoint.startsWith(PREFIX) ? mountpoint.slice(PREFIX.length) : '';
   return /^\d+$/.test(number) ? Number(number) : undefined;
+}
+
+/**
+ * @throws CowfsError of kind `usage` for a descriptor that is no connection
+ */
+export function checkConnection(fd: number): void {
+  const link = readlinkSync(`/proc/self/fd/${fd}`, 'utf8');
+  if (link === '/dev/fuse') return;
+  throw new CowfsError(
+    'usage',
+    `${PREFIX}${fd} is ${link}, no FUSE connection; give a mountpoint, or have the parent that mounts pass its descriptor`,
+  );
 }
 
 /**

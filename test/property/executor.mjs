@@ -1,0 +1,344 @@
+/**
+ * Runs file operations for a property test, in a process of its own: batches of them as JSON lines on standard input,
+ * one line of results for each. Told `plain`, it is the oracle: the same operations on an ordinary file, where
+ * O_DIRECT and fsync are left out because they must make no difference. Every test that uses it compares two of these.
+ *
+ * Knows nothing of cowfs. Plain JavaScript, since Node 20 runs no TypeScript.
+ */
+import { createHash } from 'node:crypto';
+import fs from 'node:fs';
+import os from 'node:os';
+import koffi from 'koffi';
+
+const { O_RDONLY, O_RDWR, O_APPEND, O_TRUNC, O_DIRECT } = fs.constants;
+const [PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MS_SYNC] = [1, 2, 1, 2, 4];
+const [SEEK_DATA, SEEK_HOLE] = [3, 4];
+const PAGE = 4096;
+const CHUNK = 1024 * 1024;
+/** Larger than any operation, and by which "far" ones exceed what fits a test's disk. */
+const MOST = 4 * CHUNK;
+const FAR = 3 * 2 ** 40;
+
+const libc = koffi.load(null);
+const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
+const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
+const mmap = libc.func('intptr_t mmap(void *at, size_t length, int protection, int flags, int fd, int64_t offset)');
+const munmap = libc.func('int munmap(intptr_t address, size_t length)');
+const msync = libc.func('int msync(intptr_t address, size_t length, int flags)');
+const store = libc.func('memcpy', 'intptr_t', ['intptr_t', 'void *', 'size_t']);
+const load = libc.func('memcpy', 'intptr_t', ['void *', 'intptr_t', 'size_t']);
+const copyFileRange = libc.func(
+  'int64_t copy_file_range(int from, _Inout_ int64_t *at, int to, _Inout_ int64_t *toAt, size_t length, uint32_t flags)',
+);
+
+const ERRNO_NAMES = new Map(Object.entries(os.constants.errno).map(([name, number]) => [number, name]));
+
+/** A system call's refusal, as the result shows it. */
+class Refused extends Error {}
+
+const refuse = (errno) => {
+  throw new Refused(ERRNO_NAMES.get(errno) ?? `errno ${errno}`);
+};
+const call = (result) => (result < 0 ? refuse(koffi.errno()) : Number(result));
+
+/** Page-aligned, as O_DIRECT wants it: memory of this size is never moved. */
+const buffer = aligned(MOST + 2 * PAGE);
+const pattern = randomBytes(MOST + CHUNK);
+
+function aligned(bytes) {
+  const memory = Buffer.allocUnsafeSlow(bytes + PAGE);
+  const address = libc.func('memcpy', 'intptr_t', ['void *', 'void *', 'size_t'])(memory, memory, 0);
+  return memory.subarray((PAGE - (address % PAGE)) % PAGE);
+}
+
+/** The same ones in every process. */
+function randomBytes(bytes) {
+  const words = new Uint32Array(bytes / 4);
+  let state = 0x9e3779b9;
+  for (let i = 0; i < words.length; i++) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    words[i] = state;
+  }
+  return Buffer.from(words.buffer);
+}
+
+/** What a write with this seed writes; now and then zeros, which are data too. */
+function content(seed, length) {
+  const bytes = buffer.subarray(0, length);
+  if (seed % 16 === 0) bytes.fill(0);
+  else pattern.copy(bytes, 0, (seed * 7919) % CHUNK, ((seed * 7919) % CHUNK) + length);
+  return bytes;
+}
+
+const hash = (bytes) => createHash('sha1').update(bytes).digest('base64').slice(0, 12);
+
+let path = '';
+let plain = false;
+/** Open files by `process/slot`: the oracle stands in for all processes at once. */
+const handles = new Map();
+/** The shared mapping that a process keeps, by process. */
+const mappings = new Map();
+
+const FLAGS = {
+  cached: O_RDWR,
+  direct: O_RDWR | O_DIRECT,
+  readonly: O_RDONLY,
+  append: O_RDWR | O_APPEND,
+  truncate: O_RDWR | O_TRUNC,
+};
+
+function openHandle(kind) {
+  const flags = plain ? FLAGS[kind] & ~O_DIRECT : FLAGS[kind];
+  return { fd: fs.openSync(path, flags), direct: kind === 'direct' };
+}
+
+function handleOf({ p, slot }) {
+  const handle = handles.get(`${p}/${slot}`);
+  if (handle === undefined) throw new Error(`process ${p} has no slot ${slot} open`);
+  return handle;
+}
+
+/** The range that a transfer really takes: whole blocks through an O_DIRECT handle. */
+function range({ direct }, { off, len }) {
+  if (!direct) return [off, len];
+  const start = Math.floor(off / PAGE) * PAGE;
+  return [start, Math.ceil((off + len) / PAGE) * PAGE - start];
+}
+
+/** As far as the file reaches; the bytes stand at the buffer's start. */
+function readFully(fd, offset, length) {
+  let done = 0;
+  while (done < length) {
+    const bytes = fs.readSync(fd, buffer, done, length - done, offset + done);
+    if (bytes === 0) break;
+    done += bytes;
+    // Short, so at the end; and the next offset would not be aligned.
+    if (done % PAGE !== 0) break;
+  }
+  return buffer.subarray(0, done);
+}
+
+function areZeros(handle, from, to) {
+  for (let at = from; at < to; at += CHUNK) {
+    const [start, length] = range(handle, { off: at, len: Math.min(CHUNK, to - at) });
+    const bytes = readFully(handle.fd, start, length).subarray(at - start, Math.min(at + CHUNK, to) - start);
+    if (bytes.some((byte) => byte !== 0)) return false;
+  }
+  return true;
+}
+
+/** Walks data and holes from an offset on and looks whether what is called a hole reads as zeros. */
+function walkExtents(handle, size, from) {
+  for (let at = from; at < size; ) {
+    const found = Number(lseek(handle.fd, at, SEEK_DATA));
+    if (found < 0 && koffi.errno() !== os.constants.errno.ENXIO) refuse(koffi.errno());
+    const data = found < 0 ? size : found;
+    if (data < at || data > size) return `data ${data} after ${at} of ${size}`;
+    if (!areZeros(handle, at, data)) return `data in the hole from ${at} to ${data}`;
+    if (data === size) break;
+    const hole = call(lseek(handle.fd, data, SEEK_HOLE));
+    if (hole <= data || hole > size) return `hole ${hole} after data ${data} of ${size}`;
+    at = hole;
+  }
+  return 'honest';
+}
+
+function unmap(p) {
+  const mapping = mappings.get(p);
+  if (mapping !== undefined) call(munmap(mapping.address, mapping.length));
+  mappings.delete(p);
+}
+
+/** Where in the process's mapping an operation falls; never past the end of the file, which would be SIGBUS. */
+function mapped({ p, off, len }) {
+  const mapping = mappings.get(p);
+  if (mapping === undefined) return undefined;
+  const inside = (((off - mapping.offset) % mapping.length) + mapping.length) % mapping.length;
+  const end = Math.min(inside + len, mapping.length, fs.statSync(path).size - mapping.offset);
+  return { address: mapping.address + inside, length: Math.max(0, end - inside) };
+}
+
+const OPERATIONS = {
+  open(op) {
+    const key = `${op.p}/${op.slot}`;
+    const old = handles.get(key);
+    handles.delete(key);
+    if (old !== undefined) fs.closeSync(old.fd);
+    handles.set(key, openHandle(op.kind));
+  },
+  /** All that the process holds. */
+  close(op) {
+    unmap(op.p);
+    for (const [key, { fd }] of handles) {
+      if (!key.startsWith(`${op.p}/`)) continue;
+      handles.delete(key);
+      fs.closeSync(fd);
+    }
+  },
+  read(op) {
+    const handle = handleOf(op);
+    const [offset, length] = range(handle, op);
+    const bytes = readFully(handle.fd, offset, length);
+    return { n: bytes.length, hash: hash(bytes) };
+  },
+  /** For a process that does not know whether others have made the file reach so far: as if it did. */
+  readPadded(op) {
+    const handle = handleOf(op);
+    const [offset, length] = range(handle, op);
+    buffer.fill(0, readFully(handle.fd, offset, length).length, length);
+    return { hash: hash(buffer.subarray(0, length)) };
+  },
+  write(op) {
+    const handle = handleOf(op);
+    const [offset, length] = range(handle, op);
+    return { n: fs.writeSync(handle.fd, content(op.seed, length), 0, length, offset) };
+  },
+  append(op) {
+    const handle = openHandle('append');
+    try {
+      const bytes = content(op.seed, op.len);
+      return { n: fs.writeSync(handle.fd, bytes, 0, op.len), hash: hash(bytes) };
+    } finally {
+      fs.closeSync(handle.fd);
+    }
+  },
+  truncate(op) {
+    fs.ftruncateSync(handleOf(op).fd, op.off);
+  },
+  fallocate(op) {
+    call(fallocate(handleOf(op).fd, op.mode, op.off, op.len));
+  },
+  extents(op) {
+    const handle = handleOf(op);
+    const { size } = fs.fstatSync(handle.fd);
+    if (op.off >= size) call(lseek(handle.fd, op.off, op.seed % 2 === 0 ? SEEK_DATA : SEEK_HOLE));
+    return { extents: walkExtents(handle, size, op.off) };
+  },
+  copyRange(op) {
+    const { fd } = handleOf(op);
+    return { n: call(copyFileRange(fd, [op.off], fd, [op.to], op.len, 0)) };
+  },
+  sync(op) {
+    if (plain) return;
+    if (op.seed % 2 === 0) fs.fsyncSync(handleOf(op).fd);
+    else fs.fdatasyncSync(handleOf(op).fd);
+  },
+  map(op) {
+    unmap(op.p);
+    const { fd } = handleOf(op);
+    const offset = Math.floor(op.off / PAGE) * PAGE;
+    const length = Math.ceil((op.off + op.len) / PAGE) * PAGE - offset;
+    const address = call(mmap(null, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset));
+    mappings.set(op.p, { address, length, offset });
+  },
+  unmap(op) {
+    unmap(op.p);
+  },
+  mapRead(op) {
+    const place = mapped(op);
+    if (place === undefined) return;
+    load(buffer, place.address, place.length);
+    return { n: place.length, hash: hash(buffer.subarray(0, place.length)) };
+  },
+  mapWrite(op) {
+    const place = mapped(op);
+    if (place === undefined) return;
+    store(place.address, content(op.seed, place.length), place.length);
+    return { n: place.length };
+  },
+  mapSync(op) {
+    const mapping = mappings.get(op.p);
+    if (mapping !== undefined && !plain) call(msync(mapping.address, mapping.length, MS_SYNC));
+  },
+  /** A private mapping's bytes are its own: what follows must not see them. */
+  mapPrivate(op) {
+    const { fd } = handleOf(op);
+    const offset = Math.floor(op.off / PAGE) * PAGE;
+    const length = Math.ceil((op.off + op.len) / PAGE) * PAGE - offset;
+    const usable = Math.min(length, fs.fstatSync(fd).size - offset);
+    if (usable <= op.off - offset) return;
+    const address = call(mmap(null, length, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, offset));
+    const part = usable - (op.off - offset);
+    store(address + op.off - offset, content(op.seed, part), part);
+    load(buffer, address, usable);
+    call(munmap(address, length));
+    return { n: usable, hash: hash(buffer.subarray(0, usable)) };
+  },
+  /** Far beyond the end and back: sparse files have no business with the space between. */
+  far(op) {
+    const { fd, direct } = handleOf(op);
+    const { size } = fs.fstatSync(fd);
+    fs.ftruncateSync(fd, FAR + op.off);
+    try {
+      const at = direct ? FAR - PAGE : FAR - 7;
+      const n = fs.writeSync(fd, content(op.seed | 1, PAGE), 0, PAGE, at);
+      const bytes = readFully(fd, direct ? at - PAGE : at - 9, 2 * PAGE);
+      return { n, bytes: bytes.length, hash: hash(bytes), far: fs.fstatSync(fd).size };
+    } finally {
+      fs.ftruncateSync(fd, size);
+    }
+  },
+  chmod(op) {
+    fs.fchmodSync(handleOf(op).fd, op.mode);
+  },
+  utimes(op) {
+    fs.futimesSync(handleOf(op).fd, op.seconds, op.seconds);
+  },
+  stat(op) {
+    const { mode, mtimeMs } = fs.fstatSync(handleOf(op).fd);
+    return { mode: (mode & 0o7777).toString(8), mtimeMs };
+  },
+  /** The whole file through a handle of its own. */
+  content(op) {
+    const handle = openHandle(op.kind);
+    const whole = createHash('sha1');
+    let n = 0;
+    try {
+      for (;;) {
+        const bytes = readFully(handle.fd, n, CHUNK);
+        whole.update(bytes);
+        n += bytes.length;
+        if (bytes.length < CHUNK) break;
+      }
+    } finally {
+      fs.closeSync(handle.fd);
+    }
+    return { n, hash: whole.digest('base64') };
+  },
+};
+
+/** Lets go of the file of before, if there is one, and takes on the next. */
+function useFile(next) {
+  for (const p of [...mappings.keys()]) unmap(p);
+  for (const { fd } of handles.values()) fs.closeSync(fd);
+  handles.clear();
+  path = next.path;
+  plain = next.plain === true;
+}
+
+function perform(op) {
+  let result;
+  let errno;
+  try {
+    result = OPERATIONS[op.op](op);
+  } catch (error) {
+    if (error instanceof Refused) errno = error.message;
+    else if (typeof error.errno === 'number') errno = error.code;
+    else throw error;
+  }
+  return { errno, ...result, size: fs.statSync(path).size };
+}
+
+let pending = '';
+process.stdin.setEncoding('utf8');
+process.stdin.on('data', (text) => {
+  pending += text;
+  for (let end = pending.indexOf('\n'); end >= 0; end = pending.indexOf('\n')) {
+    const { file, ops } = JSON.parse(pending.slice(0, end));
+    pending = pending.slice(end + 1);
+    if (file !== undefined) useFile(file);
+    fs.writeSync(1, `${JSON.stringify(ops?.map(perform) ?? [])}\n`);
+  }
+});

@@ -1,0 +1,105 @@
+/**
+ * Random operations on a mounted disk and on a plain copy of its base, spread over three processes with cached and
+ * O_DIRECT handles and mappings, in one order: every answer, every size and in the end every byte has to be the
+ * plain file's. COWFS_SEED repeats a run; COWFS_PROPERTY_LIVES multiplies its length.
+ */
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import type { CacheMode } from '../../src/fs/options.ts';
+import { scratch, sha256 } from '../harness.ts';
+import { BASES, writeBase } from './base.ts';
+import { Comparison, type Crew, type Difference, type Fixture, makeCrew, stopCrew, withMount } from './comparison.ts';
+import { EPILOGUE, type Operation, PROCESSES, PROLOGUE, sequences } from './operation.ts';
+import { reduceList } from './reduce.ts';
+
+const SEED = Number(process.env['COWFS_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+const CACHE_MODES: readonly CacheMode[] = ['writeback', 'writethrough', 'none'];
+/** Mounts a test, and sequences a mount: later ones find what earlier ones left. */
+const LIVES = 3 * Number(process.env['COWFS_PROPERTY_LIVES'] ?? 1);
+const SEQUENCES = 40;
+const REDUCE_TIMEOUT_MS = 40_000;
+
+/** Runs one life; the difference's index counts its operations from the first one on. */
+async function live(
+  fixture: Fixture,
+  crew: Crew,
+  life: readonly (readonly Operation[])[],
+): Promise<Difference | undefined> {
+  return withMount(fixture, crew, async (pair) => {
+    const comparison = new Comparison(crew, pair, fixture.cacheMode);
+    const opened = await comparison.run(PROLOGUE);
+    if (opened !== undefined) throw new Error(`opening: ${opened.message}`);
+    let before = 0;
+    for (const sequence of life) {
+      const difference = await comparison.run(sequence);
+      if (difference !== undefined) return { ...difference, index: before + difference.index };
+      before += sequence.length;
+    }
+    return undefined;
+  });
+}
+
+/** What a person needs to look into it: the fewest operations that still show it. */
+async function describeFailure(fixture: Fixture, ops: readonly Operation[], seen: Difference): Promise<string> {
+  const failing = ops.slice(0, seen.index + 1);
+  let last = seen.message;
+  const fewest = await reduceList(
+    failing,
+    async (candidate) => {
+      // Of its own: a process may have died of the difference.
+      const crew = makeCrew();
+      const difference = await live(fixture, crew, [candidate]).finally(() => stopCrew(crew));
+      last = difference?.message ?? last;
+      return difference !== undefined;
+    },
+    REDUCE_TIMEOUT_MS,
+  );
+  const lines = fewest.map((op) => `  ${JSON.stringify(op)}`);
+  return [
+    `seed ${SEED}, --cache ${fixture.cacheMode}, base ${fixture.diskBytes} bytes: ${seen.message}`,
+    `cut down to ${fewest.length} of ${failing.length} operations (last: ${last}):`,
+    ...lines,
+  ].join('\n');
+}
+
+describe.each(CACHE_MODES)('--cache %s', (cacheMode) => {
+  test.each(BASES.map((kind) => [kind.name, kind] as const))(
+    'base of %s',
+    { timeout: 300_000 },
+    async (_name, kind) => {
+      const seed = SEED + CACHE_MODES.indexOf(cacheMode) * BASES.length + BASES.indexOf(kind);
+      const directory = scratch();
+      const diskBytes = kind.diskBytes ?? kind.bytes;
+      const fixture: Fixture = {
+        directory,
+        base: writeBase(directory, kind),
+        cacheMode,
+        options: kind.diskBytes === undefined ? [] : ['--size', String(kind.diskBytes)],
+        diskBytes,
+      };
+      const before = await sha256(fixture.base);
+      const crew = makeCrew();
+      let operations = 0;
+      let difference: Difference | undefined;
+      const lives = fc.array(
+        sequences(diskBytes).map((sequence) => [...sequence, ...EPILOGUE]),
+        { minLength: SEQUENCES, maxLength: SEQUENCES, size: 'max' },
+      );
+      const property = fc.asyncProperty(lives, async (life) => {
+        operations += life.flat().length;
+        difference = await live(fixture, crew, life);
+        return difference === undefined;
+      });
+      const details = await fc.check(property, { seed, numRuns: LIVES, endOnFailure: true });
+      if (difference !== undefined && details.counterexample !== null) {
+        expect.fail(await describeFailure(fixture, details.counterexample[0].flat(), difference));
+      }
+      if (details.failed) throw details.errorInstance ?? new Error(fc.defaultReportMessage(details) ?? 'failed');
+      expect(await sha256(fixture.base)).toBe(before);
+      console.log(
+        `property: --cache ${cacheMode}, ${kind.name}: ${LIVES * SEQUENCES} sequences, ${operations} operations, ` +
+          `${PROCESSES} processes, ${LIVES} mounts, seed ${SEED}`,
+      );
+    },
+  );
+});
