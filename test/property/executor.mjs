@@ -94,10 +94,11 @@ function openHandle(kind) {
   return { fd: fs.openSync(path, flags), direct: kind === 'direct' };
 }
 
+/** Opened on the way if it is not: any part of a sequence has to be one. */
 function handleOf({ p, slot }) {
-  const handle = handles.get(`${p}/${slot}`);
-  if (handle === undefined) throw new Error(`process ${p} has no slot ${slot} open`);
-  return handle;
+  const key = `${p}/${slot}`;
+  if (!handles.has(key)) handles.set(key, openHandle('cached'));
+  return handles.get(key);
 }
 
 /** The range that a transfer really takes: whole blocks through an O_DIRECT handle. */

@@ -10,7 +10,7 @@
 import type { CacheMode } from '../../src/fs/options.ts';
 import type { HandleKind, Operation, Outcome } from './operation.ts';
 
-const WITHOUT_EFFECT = ['read', 'stat', 'chmod', 'extents', 'sync', 'content', 'mapRead', 'mapPrivate'];
+const WITHOUT_EFFECT = ['read', 'stat', 'chmod', 'extents', 'sync', 'close', 'content', 'mapRead', 'mapPrivate'];
 
 export class TimeRule {
   readonly #kernelKeepsTime: boolean;

@@ -55,22 +55,31 @@ const FALLOCATE_MODES = [
 ];
 const MODES = [0o600, 0o644, 0o660, 0o755];
 
-const EVERYBODY = Array.from({ length: PROCESSES }, (_, p) => p);
-
-/** Opens what every process needs before a sequence means anything: a cached file, and one past the cache. */
-export const PROLOGUE: readonly Operation[] = EVERYBODY.map((p): Operation[] => [
+/** What every process has at first: a cached file, and one past the cache. */
+const OPENED = Array.from({ length: PROCESSES }, (_, p): Operation[] => [
   { op: 'open', p, slot: 0, kind: 'cached' },
   { op: 'open', p, slot: 1, kind: 'direct' },
-  { op: 'chmod', p, slot: 0, mode: 0o644 },
 ]).flat();
 
+export const PROLOGUE: readonly Operation[] = [...OPENED, { op: 'chmod', p: 0, slot: 0, mode: 0o644 }];
+
 /** The end of every sequence: the whole file, through the kernel's cache and past it. */
-export const EPILOGUE: readonly Operation[] = [
+const EPILOGUE: readonly Operation[] = [
   { op: 'content', p: 0, slot: 0, kind: 'readonly' },
   { op: 'content', p: 1, slot: 0, kind: 'direct' },
 ];
 
-/** A sequence of 10 to 30 operations for a disk of about so many bytes. */
+/** Holes while nobody has the file open for writing: only then does the kernel hide nothing from the daemon. */
+function settled(offsets: readonly number[]): Operation[] {
+  return [
+    ...OPENED.filter(({ slot }) => slot === 0).map(({ p }): Operation => ({ op: 'close', p, slot: 0 })),
+    { op: 'open', p: 0, slot: 0, kind: 'readonly' },
+    ...offsets.map((off): Operation => ({ op: 'extents', p: 0, slot: 0, off, seed: off })),
+    ...OPENED,
+  ];
+}
+
+/** A sequence of 10 to 30 operations for a disk of about so many bytes, and a look at what came out. */
 export function sequences(diskBytes: number): fc.Arbitrary<Operation[]> {
   // Beyond the end, too; the smallest disks grow by some blocks.
   const reach = diskBytes + Math.max(3 * PAGE, Math.floor(diskBytes / 8));
@@ -103,7 +112,7 @@ export function sequences(diskBytes: number): fc.Arbitrary<Operation[]> {
     weight,
     arbitrary: fc.record({ op: fc.constant(op), p, slot, ...rest }) as unknown as fc.Arbitrary<Operation>,
   });
-  return fc.array(
+  const operations = fc.array(
     fc.oneof(
       operation('write', 24, { off, len, seed }),
       operation('read', 16, { off, len }),
@@ -135,4 +144,7 @@ export function sequences(diskBytes: number): fc.Arbitrary<Operation[]> {
     ),
     { minLength: 10, maxLength: 30, size: 'max' },
   );
+  return fc
+    .tuple(operations, fc.boolean(), fc.tuple(off, off))
+    .map(([ops, settles, offsets]) => [...ops, ...(settles ? settled([0, ...offsets]) : []), ...EPILOGUE]);
 }
