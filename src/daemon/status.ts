@@ -3,7 +3,7 @@
  * sizes in bytes, times in milliseconds or ISO 8601.
  */
 
-export interface DiskStatus {
+interface DiskStatus {
   readonly name: string;
   readonly path: string;
   /** Size of the virtual disk in bytes. */

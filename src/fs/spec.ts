@@ -11,7 +11,7 @@ import { CowFs } from './cow-fs.ts';
 import type { DiskFile } from './disk-file.ts';
 import type { CowFsOptions } from './options.ts';
 
-export interface DiskSpec {
+interface DiskSpec {
   readonly name: string;
   readonly base: BaseDescriptor;
   /** Blocks of 512 bytes that the base takes on its file system. */

@@ -21,7 +21,7 @@ export const ATTRIBUTES: Attributes = {
   ctimeNanoseconds: 3,
 };
 
-export const ENTRIES: readonly DirectoryEntry[] = [
+const ENTRIES: readonly DirectoryEntry[] = [
   { name: '.', node: 1 as NodeId, type: 4 },
   { name: '..', node: 1 as NodeId, type: 4 },
   { name: 'disk.raw', node: 2 as NodeId, type: 8 },

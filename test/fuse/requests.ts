@@ -53,7 +53,7 @@ export function body(...fields: readonly (number | bigint | string | Uint8Array)
 }
 
 /** Fills what lies behind a request: must never be seen again. */
-export const SENTINEL = 0xee;
+const SENTINEL = 0xee;
 
 export interface Reply {
   readonly len: number;
