@@ -2,6 +2,7 @@
  * The status of a mount: the object that `cowfs status --json` prints and the control socket carries. Keys are stable;
  * sizes in bytes, times in milliseconds or ISO 8601.
  */
+import type { Totals } from '../fs/counters.ts';
 
 interface DiskStatus {
   readonly name: string;
@@ -37,16 +38,8 @@ export interface MountStatus {
     readonly heldBytes: number;
   };
   readonly disks: readonly DiskStatus[];
-  readonly io: {
-    readonly reads: number;
-    readonly readBytes: number;
-    readonly readLatencyMs: number;
-    readonly writes: number;
-    readonly writeBytes: number;
-    readonly writeLatencyMs: number;
-    readonly otherRequests: number;
-    readonly ioErrors: number;
-  };
+  /** What was served so far. */
+  readonly io: Totals;
   readonly memory: { readonly rssBytes: number; readonly mapBytes: number };
   readonly upSince: string;
   readonly warnings: readonly string[];

@@ -174,10 +174,14 @@ export class CowFs implements FsOps {
   }
 
   seekNeedsKernelSize(node: NodeId, offset: number, whence: number): boolean {
-    return this.readNeedsKernelSize(node, whence === SEEK_DATA ? offset + 1 : Number.POSITIVE_INFINITY);
+    return this.#mayEndLater(node, whence === SEEK_DATA ? offset + 1 : Number.POSITIVE_INFINITY);
   }
 
-  readNeedsKernelSize(node: NodeId, end: number): boolean {
+  readNeedsKernelSize(node: NodeId, end: number, flags: number): boolean {
+    return this.#isDirect(flags) && this.#mayEndLater(node, end);
+  }
+
+  #mayEndLater(node: NodeId, end: number): boolean {
     const file = this.#file(node);
     if (file === undefined || !this.#options.sizeMayLag || file.attributes.writableHandles === 0) return false;
     return end > file.disk.sizeBytes;

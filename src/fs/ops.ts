@@ -86,8 +86,13 @@ export interface FsOps {
   seek(node: NodeId, offset: number, whence: number, kernelSize?: number): Errno;
   /** Whether an honest answer depends on a size that only the kernel knows yet. */
   seekNeedsKernelSize(node: NodeId, offset: number, whence: number): boolean;
-  /** Whether bytes before `end` may be part of the file for the kernel and not yet for us. */
-  readNeedsKernelSize(node: NodeId, end: number): boolean;
+  /**
+   * Whether a read to `end` wants bytes that may be part of the file for the kernel and not yet for us: the gap before
+   * data that is cached past our end. Reads through the cache never do, as the kernel fills such gaps there.
+   *
+   * @param flags those that the handle was opened with
+   */
+  readNeedsKernelSize(node: NodeId, end: number, flags: number): boolean;
   /** fsync(2). ENOSYS where it has nothing to do, so that the kernel stops asking. */
   sync(node: NodeId): Errno;
   /** `.` and `..` included; undefined for what is no directory. */

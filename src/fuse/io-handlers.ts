@@ -2,7 +2,6 @@
  * Handlers of requests on open files: from structures to `FsOps` and back. READ and WRITE are the hot path: they
  * allocate nothing.
  */
-import { constants } from 'node:fs';
 import type { NodeId } from '../fs/node.ts';
 import { EINVAL, EIO, ENXIO, type Errno, isNoSpace, OK } from '../lib/errno.ts';
 import {
@@ -55,7 +54,8 @@ export function read(call: Call, node: NodeId): Errno | typeof NO_REPLY {
   const offset = request.u64(FUSE_READ_IN.offset);
   const errno = ops.read(node, offset, length, reply.bytes, reply.payloadAt);
   if (errno !== OK) return errno;
-  if (ops.transferred < length && isPastOurEnd(call, node, offset + length)) {
+  // Short, so it reaches past our end, which may not be the kernel's.
+  if (ops.transferred < length && ops.readNeedsKernelSize(node, offset + length, request.u32(FUSE_READ_IN.flags))) {
     const { uniqueLow, uniqueHigh } = request;
     call.defer({ kind: 'read', uniqueLow, uniqueHigh, node, offset, length });
     return NO_REPLY;
@@ -63,14 +63,6 @@ export function read(call: Call, node: NodeId): Errno | typeof NO_REPLY {
   call.payloadBytes = ops.transferred;
   call.movedBytes = ops.transferred;
   return OK;
-}
-
-/**
- * Whether a read beside the page cache wants bytes that the kernel may count to the file and we do not yet: the gap
- * before data that is cached past our end. For cached reads the kernel itself fills such gaps.
- */
-function isPastOurEnd({ ops, request }: Call, node: NodeId, end: number): boolean {
-  return (request.u32(FUSE_READ_IN.flags) & constants.O_DIRECT) !== 0 && ops.readNeedsKernelSize(node, end);
 }
 
 export function write(call: Call, node: NodeId): Errno | typeof NO_REPLY {

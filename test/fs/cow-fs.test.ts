@@ -381,6 +381,9 @@ describe('data and holes', () => {
     expect(fs.seekNeedsKernelSize(DISK, 16 * BLOCK, SEEK_DATA)).toBe(true);
     expect(fs.seekNeedsKernelSize(DISK, 16 * BLOCK - 1, SEEK_DATA)).toBe(false);
     for (const node of [ROOT, ...NOBODY]) expect(fs.seekNeedsKernelSize(node, 0, SEEK_HOLE)).toBe(false);
+    expect(fs.readNeedsKernelSize(DISK, 16 * BLOCK + 1, O_RDWR | O_DIRECT)).toBe(true);
+    expect(fs.readNeedsKernelSize(DISK, 16 * BLOCK, O_RDWR | O_DIRECT)).toBe(false);
+    expect(fs.readNeedsKernelSize(DISK, 16 * BLOCK + 1, O_RDWR)).toBe(false);
     const { fs: prompt } = withHoles({ sizeMayLag: false });
     prompt.open(DISK, O_RDWR);
     expect(prompt.seekNeedsKernelSize(DISK, 0, SEEK_HOLE)).toBe(false);

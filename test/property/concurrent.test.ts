@@ -4,7 +4,6 @@
  * process after the other, which is the same thing since they share no byte. COWFS_SEED repeats the operations, not
  * the race; COWFS_PROPERTY_LIVES multiplies the length.
  */
-
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
@@ -48,7 +47,7 @@ async function runRound(crew: Crew, round: Round, windowStart: number): Promise<
     if (isDeepStrictEqual(ours, theirs)) continue;
     throw new Error(
       `${JSON.stringify(ours)} where a plain file gives ${JSON.stringify(theirs)}; its process did, around there:\n` +
-        around(round[op.p] as Operation[], op, op),
+        around(round[op.p] as Operation[], op),
     );
   }
   const whole = { p: 0, slot: 1, off: windowStart, len: WINDOW_BYTES } as const;
@@ -64,11 +63,11 @@ async function runRound(crew: Crew, round: Round, windowStart: number): Promise<
   }
 }
 
-/** The operations of a list that touch bytes which `op` does, up to it. */
-function around(ops: readonly Operation[], op: Operation, last: Operation): string {
+/** The operations of a list, up to `op`, that touch its bytes. */
+function around(ops: readonly Operation[], op: Operation): string {
   const [from, to] = [op.off ?? 0, (op.off ?? 0) + (op.len ?? 0)];
   return ops
-    .slice(0, ops.indexOf(last) + 1)
+    .slice(0, ops.indexOf(op) + 1)
     .filter(({ off = 0, len = 0 }) => off < to && off + len > from)
     .map((each) => `  ${JSON.stringify(each)}`)
     .join('\n');

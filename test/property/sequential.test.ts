@@ -18,6 +18,8 @@ const CACHE_MODES: readonly CacheMode[] = ['writeback', 'writethrough', 'none'];
 const LIVES = 3 * Number(process.env['COWFS_PROPERTY_LIVES'] ?? 1);
 const SEQUENCES = 40;
 const REDUCE_TIMEOUT_MS = 40_000;
+/** Of operations in a failure's message; the seed has the others. */
+const MOST_LINES = 80;
 
 /** Runs one life; the difference's index counts its operations from the first one on. */
 async function live(
@@ -54,7 +56,7 @@ async function describeFailure(fixture: Fixture, ops: readonly Operation[], seen
     },
     REDUCE_TIMEOUT_MS,
   );
-  const lines = fewest.map((op) => `  ${JSON.stringify(op)}`);
+  const lines = fewest.slice(-MOST_LINES).map((op) => `  ${JSON.stringify(op)}`);
   return [
     `seed ${SEED}, --cache ${fixture.cacheMode}, base ${fixture.diskBytes} bytes: ${seen.message}`,
     `cut down to ${fewest.length} of ${failing.length} operations (last: ${last}):`,
