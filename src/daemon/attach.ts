@@ -4,7 +4,8 @@
  */
 import { realpathSync } from 'node:fs';
 import type { OpenedBase } from '../base/open.ts';
-import { mountFuse, unmountFuse } from '../transport/kernel/mount.ts';
+import { CowfsError } from '../lib/error.ts';
+import { mountFuse } from '../transport/kernel/mount.ts';
 import type { Journal } from './journal.ts';
 import { checkMountpoint, clearDeadMount, mountedDevice } from './mountpoint.ts';
 import type { MountOptions } from './options.ts';
@@ -36,10 +37,16 @@ export async function attach(
   const device = mountedDevice(mountpoint);
   if (device === undefined) return { fuseFd, entry, device, watcher: undefined };
 
-  let watcher: Watcher | undefined;
-  takeDown.add(() => leave(mountpoint, device, watcher, journal));
   const removeFiles = [fileOf(mountpoint), entry.socket] as const;
-  watcher = new Watcher({ device, mountpoint, removeFiles, privateMountpoint }, (message) => journal.warn(message));
+  const startWatcher = (): Watcher =>
+    new Watcher({ device, mountpoint, removeFiles, privateMountpoint }, (message) => journal.warn(message));
+  let watcher: Watcher | undefined;
+  takeDown.add(async () => {
+    // After a plain umount(8) it is gone, and what is there then is not ours.
+    if (mountedDevice(mountpoint) !== device) return watcher?.dismiss();
+    return leave(mountpoint, watcher, startWatcher);
+  });
+  watcher = startWatcher();
   nameWatcher(entry, await watcher.started());
   return { fuseFd, entry, device, watcher };
 }
@@ -58,21 +65,13 @@ function mountNew(options: MountOptions, base: OpenedBase): Promise<number> {
 }
 
 /**
- * Takes our mount away if it is still there: after a plain umount(8) it is not, and what is there then is not ours.
- * The watcher does it, as unmounting waits for what our own workers have yet to serve.
+ * Has the watcher take our mount away, or another one if it was killed: unmounting waits for what our own workers have
+ * yet to serve.
+ *
+ * @throws CowfsError of kind `failed` when the mount stays; it dies with this process, and the next command clears it
  */
-async function leave(
-  mountpoint: string,
-  device: string,
-  watcher: Watcher | undefined,
-  journal: Journal,
-): Promise<void> {
-  if (mountedDevice(mountpoint) !== device) {
-    await watcher?.dismiss();
-    return;
-  }
+async function leave(mountpoint: string, watcher: Watcher | undefined, startWatcher: () => Watcher): Promise<void> {
   if ((await watcher?.detach()) === true) return;
-  // Nobody else is left to do it: the watcher was killed, or never started, and then nothing is served yet.
-  const reason = unmountFuse(mountpoint, true);
-  if (reason !== undefined) journal.error(`${mountpoint} could not be unmounted: ${reason}`);
+  if (await startWatcher().detach()) return;
+  throw new CowfsError('failed', `${mountpoint} could not be unmounted; try umount -l ${mountpoint}`);
 }

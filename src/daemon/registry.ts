@@ -119,10 +119,16 @@ export function findEntry(mountpoint: string): RegistryEntry | undefined {
   return readEntry(fileOf(mountpoint));
 }
 
-/** All entries, of the living and the dead, by mountpoint. */
+/** All entries, of the living and the dead, by mountpoint. Files that a process died over while writing are removed. */
 export function allEntries(): RegistryEntry[] {
   const directory = runtimeDirectory();
-  return readdirSync(directory)
+  const names = readdirSync(directory);
+  for (const name of names) {
+    const writer = /\.json\.(\d+)$/.exec(name)?.[1];
+    if (writer !== undefined && startTimeOf(Number(writer)) === undefined)
+      rmSync(join(directory, name), { force: true });
+  }
+  return names
     .filter((name) => name.endsWith('.json'))
     .map((name) => readEntry(join(directory, name)))
     .filter((entry) => entry !== undefined)
