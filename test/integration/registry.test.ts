@@ -2,10 +2,12 @@ import { chownSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import {
+  isRoot,
   listMounts,
   makeBase,
   makeMountpoint,
   mountDisk,
+  must,
   mustCowfs,
   poll,
   run,
