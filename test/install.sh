@@ -20,6 +20,9 @@ if [ ${#missing[@]} -gt 0 ]; then
   apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 
+# The guest image is made of packages that are only downloaded: apt must know them.
+if [ "$(id -u)" = 0 ] && ! apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1; then apt-get update -qq; fi
+
 # udev gives the device this mode on every Debian; machines without udev (containers) may have it for root alone.
 if [ "$(id -u)" = 0 ] && [ -c /dev/fuse ] && [ "$(stat -c %a /dev/fuse)" != 666 ]; then
   chmod 0666 /dev/fuse

@@ -41,7 +41,7 @@ if [ "$(id -u)" = 0 ]; then
   trap 'rm -rf "$results" "$home"' EXIT
   chown nobody "$home" "$results"
   selection=(--project integration integration/smoke integration/run. integration/json integration/names
-    integration/shape property/concurrent)
+    integration/shape integration/registry property/concurrent)
   vitest nobody as_nobody env HOME="$home" TMPDIR="$home" COWFS_TEST_DIR="$home"
 fi
 
