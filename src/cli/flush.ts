@@ -7,6 +7,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { MountStatus } from '../daemon/status.ts';
+import { reasonOf } from '../lib/error.ts';
 import { warn } from './exit.ts';
 
 const POLL_MS = 50;
@@ -32,6 +33,6 @@ async function flush(path: string): Promise<void> {
     const [code] = await once(child, 'exit');
     if (code !== 0) warn(`${path} could not be synced; figures leave out what the kernel still caches`);
   } catch (error) {
-    warn(`sync: ${error instanceof Error ? error.message : error}; figures leave out what the kernel still caches`);
+    warn(`sync: ${reasonOf(error)}; figures leave out what the kernel still caches`);
   }
 }

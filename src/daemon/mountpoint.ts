@@ -42,14 +42,24 @@ function placeOf(absolute: string): string | undefined {
  * @throws CowfsError of kind `refused` when the mount is alive: another user's, as ours are in the registry
  */
 export function clearDeadMount(mountpoint: string): void {
-  if (mountAt(mountpoint)?.type !== MOUNT_TYPE) return;
-  if (!isDead(mountpoint)) {
-    throw new CowfsError('refused', `${mountpoint} is mounted already, by another user's cowfs; unmount it first`);
-  }
+  if (removeDeadMount(mountpoint) || mountAt(mountpoint)?.type !== MOUNT_TYPE) return;
+  throw new CowfsError('refused', `${mountpoint} is mounted already, by another user's cowfs; unmount it first`);
+}
+
+/**
+ * Takes away what is mounted here if it is a cowfs mount that has lost its daemon.
+ *
+ * @returns whether it was one
+ * @throws CowfsError of kind `refused` when it cannot be taken away
+ */
+export function removeDeadMount(mountpoint: string): boolean {
+  if (mountAt(mountpoint)?.type !== MOUNT_TYPE || !isDead(mountpoint)) return false;
   const reason = unmountFuse(mountpoint, true);
-  if (reason !== undefined) {
-    throw new CowfsError('refused', `${mountpoint} has a dead mount that cannot be removed: ${reason}`);
-  }
+  if (reason === undefined) return true;
+  throw new CowfsError(
+    'refused',
+    `${mountpoint} has a dead mount that cannot be removed: ${reason}; umount -l it as root`,
+  );
 }
 
 /**
@@ -86,7 +96,7 @@ function missing(path: string): CowfsError {
  * Whether what is mounted here has lost its daemon. Asked by statfs(2), which the kernel passes on each time; stat(2) it
  * answers from its cache for a second.
  */
-export function isDead(mountpoint: string): boolean {
+function isDead(mountpoint: string): boolean {
   try {
     statfsSync(mountpoint);
     return false;

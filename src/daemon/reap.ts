@@ -5,10 +5,8 @@
 import { rmdirSync } from 'node:fs';
 import { ENOENT, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
-import { mountAt } from '../sys/mountinfo.ts';
 import { startTimeOf } from '../sys/processes.ts';
-import { MOUNT_TYPE, unmountFuse } from '../transport/kernel/mount.ts';
-import { isDead } from './mountpoint.ts';
+import { removeDeadMount } from './mountpoint.ts';
 import { allEntries, isAlive, type RegistryEntry, removeEntry } from './registry.ts';
 
 const POLL_MS = 5;
@@ -27,11 +25,7 @@ export function reap(entry: RegistryEntry): void {
     pollUntil(() => !watcherLives(), WATCHER_MS);
   }
   const { mountpoint } = entry;
-  if (mountAt(mountpoint)?.type === MOUNT_TYPE && isDead(mountpoint)) {
-    const reason = unmountFuse(mountpoint, true);
-    if (reason !== undefined)
-      throw new CowfsError('refused', `dead mount ${mountpoint}: ${reason}; umount -l it as root`);
-  }
+  removeDeadMount(mountpoint);
   if (entry.privateMountpoint) removePrivate(mountpoint);
   removeEntry(entry);
 }
