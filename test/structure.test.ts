@@ -111,6 +111,22 @@ test('foreign functions are called in src/sys alone', () => {
   expect(elsewhere.map(({ path }) => path)).toEqual([]);
 });
 
+test('only its own transport knows fuse-native, and no transport another but for mounting', () => {
+  const naming = MODULES.filter(({ text }) => /require\('fuse-/.test(text)).map(({ path }) => path);
+  expect(naming).toEqual(['transport/fuse-native/addon.ts']);
+  const across = MODULES.flatMap((module) =>
+    importsOf(module)
+      .filter((specifier) => specifier.startsWith('.'))
+      .map((specifier) => targetOf(module, specifier))
+      .filter((target) => {
+        const [from, to] = [module.path, target].map((path) => /^transport\/([^/]+)\//.exec(path)?.[1]);
+        return from !== undefined && to !== undefined && from !== to;
+      })
+      .map((target) => `${module.path} imports ${target}`),
+  );
+  expect(across).toEqual(['transport/fuse-native/mount.ts imports transport/kernel/mount.ts']);
+});
+
 test('the protocol has no descriptor, and neither it nor the overlay knows the other', () => {
   const importing = (layer: string, forbidden: RegExp): string[] =>
     MODULES.filter((module) => module.layer === layer).flatMap((module) =>

@@ -20,8 +20,10 @@ import type { Session } from '../fuse/init.ts';
 import { reasonOf } from '../lib/error.ts';
 import { formatBytes } from '../lib/units.ts';
 import { openTempStore, storeDirectory } from '../overlay/temp-store.ts';
-import { deviceHint, mountFuse, unmountFuse } from '../transport/kernel/mount.ts';
+import { deviceHint } from '../transport/device.ts';
+import { mountFuse } from '../transport/kernel/mount.ts';
 import { openSession } from '../transport/kernel/pool.ts';
+import { unmountFuse } from '../transport/unmount.ts';
 import { EXIT_CODES } from './exit.ts';
 import { formatTable } from './table.ts';
 

@@ -11,14 +11,15 @@ import type { CacheMode } from '../fs/options.ts';
 import { CowfsError } from '../lib/error.ts';
 import { LOG_LEVELS } from '../lib/log-level.ts';
 import { parseDuration, parseSize } from '../lib/units.ts';
-
-const CACHE_MODES: readonly CacheMode[] = ['writeback', 'writethrough', 'none'];
+import { defaultTransport } from '../transport/load.ts';
+import { CACHE_MODES, TRANSPORT_NAMES, type TransportName } from '../transport/transport.ts';
 
 const MIN_THREADS = 1;
 /** More than these only wait. */
 const MAX_THREADS = 64;
 /** Measured on 2 cores: 28k random 4k reads a second one at a time with 2 workers, 35k with 3 or 4. */
 const DEFAULT_THREADS = Math.min(16, Math.max(4, availableParallelism()));
+const DEFAULT_ENOSPC_TIMEOUT = '60s';
 const NAME_MAX_BYTES = 255;
 
 /** As commander fills it in. */
@@ -26,12 +27,13 @@ export interface RawOptions {
   readonly store?: string;
   readonly name: string;
   readonly size?: string;
-  readonly cache: CacheMode;
-  readonly threads: string;
+  readonly transport: TransportName | 'auto';
+  readonly cache?: CacheMode;
+  readonly threads?: string;
   readonly readOnly?: boolean;
   readonly allowOther?: boolean;
   readonly maxStore?: string;
-  readonly enospcTimeout: string;
+  readonly enospcTimeout?: string;
   readonly logFile?: string;
   readonly logLevel: MountOptions['logLevel'];
   readonly trace?: boolean;
@@ -44,15 +46,25 @@ export function addMountOptions(command: Command): Command {
     .option('--name <file>', 'name of the disk in the mount', 'disk.raw')
     .option('--size <n[KMGT]>', 'make the disk larger than the base; the rest reads as zeros')
     .addOption(
-      new Option('--cache <mode>', "the kernel's page cache: keep writes in it, write through it, or bypass it")
-        .choices([...CACHE_MODES])
-        .default('writeback'),
+      new Option(
+        '--cache <mode>',
+        "the kernel's page cache: keep writes in it, write through it, or bypass it " +
+          `(default: ${CACHE_MODES.kernel[0]}; ${CACHE_MODES['fuse-native'][0]} with fuse-native)`,
+      ).choices([...CACHE_MODES.kernel]),
     )
-    .option('--threads <n>', `worker threads, ${MIN_THREADS} to ${MAX_THREADS}`, String(DEFAULT_THREADS))
+    .addOption(
+      new Option('--transport <name>', "how to speak to FUSE: the kernel's protocol, or libfuse 2 through fuse-native")
+        .choices(['auto', ...TRANSPORT_NAMES])
+        .default('auto'),
+    )
+    .option('--threads <n>', `worker threads, ${MIN_THREADS} to ${MAX_THREADS} (default: ${DEFAULT_THREADS})`)
     .option('--read-only', 'refuse writes')
     .option('--allow-other', 'let other users see and use the disk')
     .option('--max-store <size>', 'most bytes that written data may take; beyond it writes get ENOSPC')
-    .option('--enospc-timeout <time>', 'how long cached writes wait for room in a full store', '60s')
+    .option(
+      '--enospc-timeout <time>',
+      `how long cached writes wait for room in a full store (default: ${DEFAULT_ENOSPC_TIMEOUT})`,
+    )
     .option('--log-file <file>', 'log to a file, as JSON')
     .addOption(
       new Option('--log-level <level>', 'least severe messages to log').choices([...LOG_LEVELS]).default('info'),
@@ -67,16 +79,19 @@ export function addMountOptions(command: Command): Command {
  */
 export async function toMountOptions(base: string, mountpoint: string, raw: RawOptions): Promise<MountOptions> {
   const { storeDirectory } = await import('../overlay/temp-store.ts');
+  const transport = raw.transport === 'auto' ? defaultTransport() : raw.transport;
+  if (transport === 'fuse-native') refuseBesideFuseNative(raw);
   return {
     base: resolve(base),
     mountpoint,
     name: parseName(raw.name),
     storeDirectory: resolve(storeDirectory(raw.store)),
-    cacheMode: raw.cache,
-    threads: parseThreads(raw.threads),
+    transport,
+    cacheMode: raw.cache ?? CACHE_MODES[transport][0],
+    threads: transport === 'fuse-native' ? 1 : parseThreads(raw.threads),
     readOnly: raw.readOnly === true,
     allowOther: raw.allowOther === true,
-    enospcTimeoutMs: parseDuration(raw.enospcTimeout, '--enospc-timeout'),
+    enospcTimeoutMs: parseDuration(raw.enospcTimeout ?? DEFAULT_ENOSPC_TIMEOUT, '--enospc-timeout'),
     logLevel: raw.trace === true ? 'trace' : raw.logLevel,
     trace: raw.trace === true,
     force: raw.force === true,
@@ -87,7 +102,23 @@ export async function toMountOptions(base: string, mountpoint: string, raw: RawO
   };
 }
 
-function parseThreads(text: string): number {
+/** What libfuse 2 cannot do is said, not left out. */
+function refuseBesideFuseNative({ cache, threads, enospcTimeout }: RawOptions): void {
+  if (cache !== undefined && !CACHE_MODES['fuse-native'].includes(cache)) {
+    throw new CowfsError(
+      'usage',
+      `--cache ${cache}: libfuse 2, under --transport fuse-native, has no write-back cache; give --cache writethrough or none`,
+    );
+  }
+  if (threads !== undefined) {
+    throw new CowfsError('usage', '--threads: --transport fuse-native serves on one thread; leave it out');
+  }
+  if (enospcTimeout !== undefined) {
+    throw new CowfsError('usage', '--enospc-timeout: --transport fuse-native keeps no writes waiting; leave it out');
+  }
+}
+
+function parseThreads(text = String(DEFAULT_THREADS)): number {
   const threads = /^\d+$/.test(text) ? Number(text) : Number.NaN;
   if (threads >= MIN_THREADS && threads <= MAX_THREADS) return threads;
   throw new CowfsError('usage', `--threads ${text}: give a number from ${MIN_THREADS} to ${MAX_THREADS}`);

@@ -50,7 +50,12 @@ async function locate(base: string, givenMountpoint: string, raw: RawOptions): P
   const fuseFd = handedOverFd(mountpoint);
   if (fuseFd === undefined) return toMountOptions(base, mountpoint, raw);
   checkConnection(fuseFd);
-  return { ...(await toMountOptions(base, handedOverMountpoint(fuseFd) ?? mountpoint, raw)), fuseFd };
+  const options = await toMountOptions(base, handedOverMountpoint(fuseFd) ?? mountpoint, raw);
+  if (options.transport === 'kernel') return { ...options, fuseFd };
+  throw new CowfsError(
+    'usage',
+    `${givenMountpoint}: --transport ${options.transport} cannot take over a mount that a parent made; leave it out`,
+  );
 }
 
 async function startDaemon(options: MountOptions): Promise<void> {

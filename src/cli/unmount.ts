@@ -30,7 +30,8 @@ async function unmount(givenPath: string, force: boolean): Promise<void> {
   const { findEntry, isAlive } = await import('../daemon/registry.ts');
   const { reap, pollUntil } = await import('../daemon/reap.ts');
   const { mountAt } = await import('../sys/mountinfo.ts');
-  const { MOUNT_TYPE, unmountFuse } = await import('../transport/kernel/mount.ts');
+  const { MOUNT_TYPE } = await import('../transport/transport.ts');
+  const { unmountFuse } = await import('../transport/unmount.ts');
   const mountpoint = canonicalMountpoint(givenPath);
   const entry = findEntry(mountpoint);
   if (entry !== undefined && !isAlive(entry)) {
@@ -59,7 +60,7 @@ async function unmount(givenPath: string, force: boolean): Promise<void> {
 /** Asks the daemon to end; takes the mount away over the head of one that does not answer. */
 async function detach(socket: string, mountpoint: string): Promise<void> {
   const { askDaemon } = await import('../daemon/control.ts');
-  const { unmountFuse } = await import('../transport/kernel/mount.ts');
+  const { unmountFuse } = await import('../transport/unmount.ts');
   try {
     await askDaemon(socket, 'detach');
   } catch (error) {

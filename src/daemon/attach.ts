@@ -1,11 +1,11 @@
 /**
- * Gets a place for a mount and mounts there: claims the mountpoint, clears what a dead daemon left, mounts, and starts
- * the watcher. Main thread. Whatever succeeded is in the take-down list when this returns or throws.
+ * Gets a place for a mount and has the transport mount there: claims the mountpoint, clears what a dead daemon left,
+ * mounts, and starts the watcher. Main thread. Whatever succeeded is in the take-down list when this returns or throws.
  */
 import { realpathSync } from 'node:fs';
 import type { OpenedBase } from '../base/open.ts';
 import { CowfsError } from '../lib/error.ts';
-import { mountFuse } from '../transport/kernel/mount.ts';
+import type { Connection } from '../transport/transport.ts';
 import type { Journal } from './journal.ts';
 import { checkMountpoint, clearDeadMount, mountedDevice } from './mountpoint.ts';
 import type { MountOptions } from './options.ts';
@@ -15,7 +15,7 @@ import type { TakeDown } from './take-down.ts';
 import { Watcher } from './watcher.ts';
 
 export interface Attachment {
-  readonly fuseFd: number;
+  readonly connection: Connection;
   readonly entry: RegistryEntry;
   /** `major:minor`; unknown only for a mount that a parent made where we cannot see it. */
   readonly device: string | undefined;
@@ -26,6 +26,7 @@ export interface Attachment {
 export async function attach(
   options: MountOptions,
   base: OpenedBase,
+  mount: () => Promise<Connection>,
   journal: Journal,
   takeDown: TakeDown,
 ): Promise<Attachment> {
@@ -33,9 +34,10 @@ export async function attach(
   const entry = claimMountpoint({ mountpoint, base: base.path, privateMountpoint }, reap);
   takeDown.add(() => removeEntry(entry));
   if (privateMountpoint) takeDown.add(() => removePrivate(mountpoint));
-  const fuseFd = options.fuseFd ?? (await mountNew(options, base));
+  if (options.fuseFd === undefined) prepareMountpoint(options, base);
+  const connection = await mount();
   const device = mountedDevice(mountpoint);
-  if (device === undefined) return { fuseFd, entry, device, watcher: undefined };
+  if (device === undefined) return { connection, entry, device, watcher: undefined };
 
   const removeFiles = [fileOf(mountpoint), entry.socket] as const;
   const startWatcher = (): Watcher =>
@@ -48,11 +50,11 @@ export async function attach(
   });
   watcher = startWatcher();
   nameWatcher(entry, await watcher.started());
-  return { fuseFd, entry, device, watcher };
+  return { connection, entry, device, watcher };
 }
 
-function mountNew(options: MountOptions, base: OpenedBase): Promise<number> {
-  const { mountpoint, storeDirectory, logFile, readOnly, allowOther } = options;
+/** @throws CowfsError when nothing can be mounted there */
+function prepareMountpoint({ mountpoint, storeDirectory, logFile }: MountOptions, base: OpenedBase): void {
   const hidden = new Map([
     [base.path, 'the base'],
     [realpathSync(storeDirectory), 'the store'],
@@ -61,7 +63,6 @@ function mountNew(options: MountOptions, base: OpenedBase): Promise<number> {
   if (logFile !== undefined) hidden.set(realpathSync(logFile), 'the log file');
   clearDeadMount(mountpoint);
   checkMountpoint(mountpoint, hidden);
-  return mountFuse({ mountpoint, source: base.path, readOnly, allowOther });
 }
 
 /**

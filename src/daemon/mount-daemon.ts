@@ -6,13 +6,11 @@
 import type { OpenedBase } from '../base/open.ts';
 import { Counters, totals } from '../fs/counters.ts';
 import type { DiskFile } from '../fs/disk-file.ts';
-import { type FsSpec, openDisks, openFs } from '../fs/spec.ts';
-import type { Session } from '../fuse/init.ts';
+import { openDisks } from '../fs/spec.ts';
 import { version } from '../lib/version.ts';
-import { abortConnection } from '../transport/kernel/abort.ts';
-import { HoldQueue } from '../transport/kernel/hold.ts';
-import { openSession, WorkerPool } from '../transport/kernel/pool.ts';
-import { SizeDesk } from '../transport/kernel/size-desk.ts';
+import { abortConnection } from '../transport/abort.ts';
+import { loadTransport } from '../transport/load.ts';
+import type { Connection, Serving } from '../transport/transport.ts';
 import { type Attachment, attach } from './attach.ts';
 import { serveControl } from './control.ts';
 import type { Journal } from './journal.ts';
@@ -25,8 +23,7 @@ import { TakeDown } from './take-down.ts';
 
 interface Mounted extends Attachment {
   readonly base: OpenedBase;
-  readonly session: Session;
-  readonly fs: FsSpec;
+  readonly counters: SharedArrayBuffer;
 }
 
 export class MountDaemon {
@@ -37,13 +34,12 @@ export class MountDaemon {
 
   readonly #options: MountOptions;
   readonly #base: OpenedBase;
-  readonly #session: Session;
+  readonly #connection: Connection;
   readonly #files: readonly DiskFile[];
   readonly #counters: SharedArrayBuffer;
   readonly #journal: Journal;
   readonly #monitor: Monitor;
-  readonly #hold: HoldQueue;
-  readonly #pool: WorkerPool;
+  readonly #serving: Serving;
   readonly #startedAt = new Date();
   readonly #device: string | undefined;
   #endNow: () => void = () => {};
@@ -59,7 +55,7 @@ export class MountDaemon {
     process.on('SIGXFSZ', () => journal.warn('the store has reached the file size limit (ulimit -f): writes fail'));
     try {
       const daemon = await MountDaemon.#mount(options, journal, takeDown);
-      await daemon.#pool.ready();
+      await daemon.#serving.ready;
       return daemon;
     } catch (error) {
       await takeDown.run();
@@ -69,9 +65,24 @@ export class MountDaemon {
 
   static async #mount(options: MountOptions, journal: Journal, takeDown: TakeDown): Promise<MountDaemon> {
     const { base, describe } = prepare(options);
-    const attachment = await attach(options, base, journal, takeDown);
-    const session = openSession(attachment.fuseFd, options.cacheMode === 'writeback');
-    const daemon = new MountDaemon(options, journal, takeDown, { ...attachment, base, session, fs: describe(session) });
+    const { mountpoint, fuseFd, cacheMode, threads, readOnly, allowOther, enospcTimeoutMs, trace, logFile } = options;
+    const transport = await loadTransport(options.transport);
+    const counters = Counters.create(threads);
+    const mount = (): Promise<Connection> =>
+      transport.mount({
+        request: { mountpoint, source: base.path, readOnly, allowOther },
+        fuseFd,
+        cacheMode,
+        describe,
+        threads,
+        counters,
+        enospcTimeoutMs,
+        trace: trace ? { logFile } : undefined,
+        warn: (message) => journal.warn(message),
+        error: (message, detail) => journal.error(message, detail),
+      });
+    const attachment = await attach(options, base, mount, journal, takeDown);
+    const daemon = new MountDaemon(options, journal, takeDown, { ...attachment, base, counters });
     const server = await serveControl(attachment.entry.socket, (command) => {
       const status = daemon.status();
       if (command === 'detach') setImmediate(() => daemon.detach());
@@ -82,48 +93,28 @@ export class MountDaemon {
   }
 
   private constructor(options: MountOptions, journal: Journal, takeDown: TakeDown, mounted: Mounted) {
-    const { fuseFd, device, watcher, base, session, fs } = mounted;
-    const { mountpoint, threads, storeDirectory, maxStoreBytes, enospcTimeoutMs, logFile } = options;
-    const warn = (message: string): void => journal.warn(message);
+    const { connection, device, watcher, base, counters } = mounted;
+    const { mountpoint, storeDirectory, maxStoreBytes } = options;
     this.#options = options;
     this.#journal = journal;
     this.#base = base;
-    this.#session = session;
+    this.#connection = connection;
     this.#device = device;
     this.warnings = base.warnings;
-    this.#counters = Counters.create(threads);
-    this.#files = openDisks(fs);
-    const ops = openFs(fs);
-    this.#hold = new HoldQueue({
-      fuseFd,
-      ops,
+    this.#counters = counters;
+    this.#files = openDisks(connection.fs);
+    this.#monitor = new Monitor({ base, files: this.#files, counters, storeDirectory, maxStoreBytes, journal });
+    takeDown.add(() => this.#monitor.close());
+    this.#serving = connection.serve({
+      sizeOf: async (name) => watcher?.sizeOf(name),
       isDiscarded: () =>
         mountedDevice(mountpoint) !== device && this.#files.every(({ attributes }) => attributes.openHandles === 0),
-      timeoutMs: enospcTimeoutMs,
-      warn,
-      error: (message) => journal.error(message),
     });
-    takeDown.add(() => this.#hold.close());
-    this.#monitor = new Monitor({
-      base,
-      files: this.#files,
-      counters: this.#counters,
-      storeDirectory,
-      maxStoreBytes,
-      journal,
-    });
-    takeDown.add(() => this.#monitor.close());
-    const desk = new SizeDesk({ fuseFd, ops, sizeOf: async (name) => watcher?.sizeOf(name), warn });
-    const trace = options.trace ? { logFile } : undefined;
-    this.#pool = new WorkerPool({ fuseFd, session, fs, counters: this.#counters, trace }, threads, {
-      held: (write) => this.#hold.add(write),
-      deferred: (request) => desk.answer(request),
-      report: (message, detail) => journal.error(message, detail),
-    });
+    takeDown.add(() => this.#serving.close());
     const detached = new Promise<void>((resolve) => {
       this.#endNow = resolve;
     });
-    this.ended = Promise.race([this.#pool.unmounted, detached]).finally(() => takeDown.run());
+    this.ended = Promise.race([this.#serving.unmounted, detached]).finally(() => takeDown.run());
     this.ended.catch(() => {});
   }
 
@@ -142,7 +133,7 @@ export class MountDaemon {
 
   status(): MountStatus {
     this.#monitor.look();
-    const { mountpoint, storeDirectory, maxStoreBytes, cacheMode, threads, readOnly } = this.#options;
+    const { mountpoint, storeDirectory, maxStoreBytes, transport, cacheMode, threads, readOnly } = this.#options;
     const { rss } = process.memoryUsage();
     return {
       mountpoint,
@@ -151,8 +142,8 @@ export class MountDaemon {
       base: this.#base.path,
       baseSize: this.#base.descriptor.sizeBytes,
       baseChanged: this.#monitor.baseChanged ?? null,
-      transport: 'kernel',
-      protocol: this.#session.protocol,
+      transport,
+      protocol: this.#connection.protocol,
       cache: cacheMode,
       threads,
       readOnly,
@@ -161,7 +152,7 @@ export class MountDaemon {
         strategy: 'sparse',
         freeBytes: Math.min(...this.#files.map(({ store }) => store.freeBytes)),
         maxBytes: maxStoreBytes ?? null,
-        heldBytes: this.#hold.heldBytes,
+        heldBytes: this.#serving.heldBytes,
       },
       disks: this.#files.map(({ name, disk, store, attributes }) => ({
         name,

@@ -8,7 +8,8 @@ import { ECONNABORTED, ENOENT, ENOTCONN, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { mountAt } from '../sys/mountinfo.ts';
 import { handedOverFd } from '../transport/kernel/handed-over.ts';
-import { MOUNT_TYPE, unmountFuse } from '../transport/kernel/mount.ts';
+import { MOUNT_TYPE } from '../transport/transport.ts';
+import { unmountFuse } from '../transport/unmount.ts';
 
 /**
  * The canonical path of a mountpoint. A mount of ours is never looked at itself: one whose daemon is

@@ -6,6 +6,7 @@
 import type { CacheMode } from '../fs/options.ts';
 import { CowfsError } from '../lib/error.ts';
 import type { LogLevel } from '../lib/log-level.ts';
+import type { TransportName } from '../transport/transport.ts';
 
 export interface MountOptions {
   readonly base: string;
@@ -17,6 +18,7 @@ export interface MountOptions {
   readonly storeDirectory: string;
   /** Size of the disk in bytes, when larger than the base. */
   readonly sizeBytes?: number;
+  readonly transport: TransportName;
   readonly cacheMode: CacheMode;
   /** Worker threads. */
   readonly threads: number;
@@ -43,6 +45,7 @@ const FIELDS: Record<keyof MountOptions, 'string' | 'number' | 'boolean' | 'stri
   name: 'string',
   storeDirectory: 'string',
   sizeBytes: 'number?',
+  transport: 'string',
   cacheMode: 'string',
   threads: 'number',
   readOnly: 'boolean',

@@ -5,8 +5,8 @@
 import { closeSync } from 'node:fs';
 import { type OpenedBase, openBase } from '../base/open.ts';
 import { SharedAttributes } from '../fs/attributes.ts';
+import type { KernelCaching } from '../fs/options.ts';
 import type { FsSpec } from '../fs/spec.ts';
-import type { Session } from '../fuse/init.ts';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes } from '../lib/units.ts';
 import { MAX_DISK_BYTES } from '../overlay/block.ts';
@@ -16,8 +16,8 @@ import type { MountOptions } from './options.ts';
 
 export interface Prepared {
   readonly base: OpenedBase;
-  /** Everything but what only the handshake with the kernel decides. */
-  readonly describe: (session: Session) => FsSpec;
+  /** Everything but what only the kernel decides. */
+  readonly describe: (caching: KernelCaching) => FsSpec;
 }
 
 /** @throws CowfsError that names what is wrong with the base, the store or the size */
@@ -42,13 +42,12 @@ export function prepare(options: MountOptions): Prepared {
     const mountedAtMs = Date.now();
     return {
       base,
-      describe: (session) => ({
+      describe: (caching) => ({
         disks: [disk],
         options: {
+          ...caching,
           cacheMode: options.cacheMode,
           readOnly: options.readOnly,
-          coherentDirect: session.directIoAllowMmap,
-          sizeMayLag: session.writebackCache,
           maxStoreBytes: options.maxStoreBytes,
           uid,
           gid,

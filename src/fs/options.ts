@@ -5,17 +5,21 @@
 /** `writeback` and `writethrough` go through the kernel's page cache; `none` bypasses it for every opener. */
 export type CacheMode = 'writeback' | 'writethrough' | 'none';
 
-export interface CowFsOptions {
-  readonly cacheMode: CacheMode;
-  readonly readOnly: boolean;
+/** What the kernel does with the page cache in front of us: the transport finds out when it connects. */
+export interface KernelCaching {
   /**
    * Whether an O_DIRECT opener may get a handle that bypasses the cache: only where the kernel keeps it coherent with
    * cached handles and mappings (FUSE_DIRECT_IO_ALLOW_MMAP).
    */
   readonly coherentDirect: boolean;
-  readonly maxStoreBytes: number | undefined;
   /** Whether the kernel may know a larger size than we do (WRITEBACK_CACHE): it extends the file and writes later. */
   readonly sizeMayLag: boolean;
+}
+
+export interface CowFsOptions extends KernelCaching {
+  readonly cacheMode: CacheMode;
+  readonly readOnly: boolean;
+  readonly maxStoreBytes: number | undefined;
   /** Of the root directory; the mounting user. */
   readonly uid: number;
   readonly gid: number;

@@ -21,13 +21,22 @@ export class Trace {
     const name = operation?.name ?? `opcode ${request.opcode}`;
     const complete = operation !== undefined && request.argumentBytes >= operation.inBytes;
     const detail = complete ? describe(request) : ` (${request.length} bytes)`;
-    this.#print(`rx ${numberOf(request)} ${name} ${ops.nameOf(request.nodeid as NodeId)}${detail}`);
+    this.request(numberOf(request), name, ops.nameOf(request.nodeid as NodeId), detail);
   }
 
   answered(request: RequestReader, errno: number, payloadBytes: number, elapsedMs: number): void {
     if (errno === NO_REPLY) return;
+    this.answer(numberOf(request), errno, payloadBytes, elapsedMs);
+  }
+
+  /** @param detail starts with a blank, if there is any */
+  request(number: number, name: string, file: string, detail: string): void {
+    this.#print(`rx ${number} ${name} ${file}${detail}`);
+  }
+
+  answer(number: number, errno: number, payloadBytes: number, elapsedMs: number): void {
     const result = errno === OK ? `OK ${payloadBytes} B` : errnoName(errno);
-    this.#print(`tx ${numberOf(request)} ${result} ${elapsedMs.toFixed(1)} ms`);
+    this.#print(`tx ${number} ${result} ${elapsedMs.toFixed(1)} ms`);
   }
 }
 

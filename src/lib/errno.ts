@@ -16,6 +16,7 @@ export const ENOENT: Errno = errno.ENOENT;
 export const EINTR: Errno = errno.EINTR;
 export const EIO: Errno = errno.EIO;
 export const ENXIO: Errno = errno.ENXIO;
+export const EBADF: Errno = errno.EBADF;
 export const EAGAIN: Errno = errno.EAGAIN;
 export const EACCES: Errno = errno.EACCES;
 export const EBUSY: Errno = errno.EBUSY;

@@ -20,6 +20,7 @@ const cMount = libc.func(
   'int mount(const char *source, const char *target, const char *fstype, unsigned long flags, const char *data)',
 );
 const cUmount2 = libc.func('int umount2(const char *target, int flags)');
+const cPoll = libc.func('int poll(void *descriptors, unsigned long count, int timeoutMs)');
 const cExit = libc.func('void _exit(int status)');
 
 /** lseek(2) whence values beyond SEEK_END (linux/fs.h). */
@@ -43,6 +44,11 @@ export const MS_RDONLY = 1;
 export const MS_NOSUID = 2;
 export const MS_NODEV = 4;
 export const MNT_DETACH = 2;
+
+/** What poll(2) tells unasked (asm-generic/poll.h). */
+const POLLERR = 0x08;
+const POLLHUP = 0x10;
+const POLLNVAL = 0x20;
 
 /** prctl(2) (linux/prctl.h): reclaim in this thread must not wait for its own write-back. Linux 5.6, CAP_SYS_RESOURCE. */
 const PR_SET_IO_FLUSHER = 57;
@@ -109,6 +115,17 @@ export function lockHeldByOther(fd: number, start: number, length: number): numb
   return probe.readInt16LE(0) === F_UNLCK ? 0 : 1;
 }
 
+/**
+ * Whether the other side of a descriptor is gone (poll(2): POLLERR, POLLHUP), or the descriptor itself (POLLNVAL). Does
+ * not wait.
+ */
+export function hasHungUp(fd: number): boolean {
+  // struct pollfd: int fd, short events, short revents.
+  const descriptor = Buffer.alloc(8);
+  descriptor.writeInt32LE(fd, 0);
+  return cPoll(descriptor, 1, 0) > 0 && (descriptor.readInt16LE(6) & (POLLERR | POLLHUP | POLLNVAL)) !== 0;
+}
+
 /** mount(2). */
 export function mount(source: string, target: string, type: string, flags: number, data: string): Errno {
   return cMount(source, target, type, flags, data) === 0 ? OK : koffi.errno();
@@ -134,4 +151,9 @@ export function setIoFlusher(): Errno {
 export function exitNow(status: number): never {
   cExit(status);
   throw new Error('_exit returned');
+}
+
+/** dlopen(3): from now on the dynamic linker takes this library for whoever needs one of its soname. */
+export function loadLibrary(path: string): void {
+  koffi.load(path);
 }

@@ -10,6 +10,7 @@ beforeEach(() => {
 });
 
 afterEach(() => {
+  vi.restoreAllMocks();
   vi.unstubAllEnvs();
 });
 
@@ -39,6 +40,7 @@ test('nothing given', async () => {
     mountpoint: '/mnt/vm',
     name: 'disk.raw',
     storeDirectory: '/var/tmp',
+    transport: 'kernel',
     cacheMode: 'writeback',
     readOnly: false,
     allowOther: false,
@@ -64,6 +66,7 @@ test('everything given', async () => {
     name: 'größer disk',
     storeDirectory: resolve('here'),
     sizeBytes: 130_000,
+    transport: 'kernel',
     cacheMode: 'none',
     threads: 2,
     readOnly: true,
@@ -98,6 +101,39 @@ describe('threads', () => {
   });
 });
 
+describe('transports', () => {
+  const fuseNative = ['--transport', 'fuse-native'];
+
+  test('auto is the kernel on Linux', async () => {
+    expect(await parse('--transport', 'auto')).toMatchObject({ transport: 'kernel', cacheMode: 'writeback' });
+  });
+
+  test('auto is fuse-native elsewhere', async () => {
+    vi.spyOn(process, 'platform', 'get').mockReturnValue('darwin');
+    expect(await parse()).toMatchObject({ transport: 'fuse-native', cacheMode: 'writethrough', threads: 1 });
+  });
+
+  test('fuse-native writes through, on one thread', async () => {
+    expect(await parse(...fuseNative)).toMatchObject({
+      transport: 'fuse-native',
+      cacheMode: 'writethrough',
+      threads: 1,
+    });
+  });
+
+  test.each(['writethrough', 'none'])('fuse-native with --cache %s', async (cacheMode) => {
+    expect(await parse(...fuseNative, '--cache', cacheMode)).toMatchObject({ cacheMode });
+  });
+
+  test.each([
+    [['--cache', 'writeback'], /^usage: --cache writeback: libfuse 2.*give --cache writethrough or none$/],
+    [['--threads', '4'], /^usage: --threads: .*one thread; leave it out$/],
+    [['--enospc-timeout', '4s'], /^usage: --enospc-timeout: .*leave it out$/],
+  ])('fuse-native refuses %j', async (args, message) => {
+    expect(await refusalOf(...fuseNative, ...args)).toMatch(message);
+  });
+});
+
 describe('names', () => {
   const longest = 'ä'.repeat(127);
 
@@ -115,6 +151,7 @@ test.each([
   [['--max-store', 'lots'], /^usage: --max-store lots: not a size/],
   [['--enospc-timeout', '1d'], /^usage: --enospc-timeout 1d: not a time/],
   [['--cache', 'magic'], /^commander: .*argument 'magic' is invalid/],
+  [['--transport', 'pigeon'], /^commander: .*argument 'pigeon' is invalid/],
   [['--log-level', 'loud'], /^commander: .*argument 'loud' is invalid/],
   [['--nonsense'], /^commander: .*unknown option/],
 ])('%j', async (args, message) => {

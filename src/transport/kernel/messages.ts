@@ -5,6 +5,7 @@
 import type { FsSpec } from '../../fs/spec.ts';
 import type { DeferredRequest, HeldWrite } from '../../fuse/call.ts';
 import type { Session } from '../../fuse/init.ts';
+import type { TraceTarget } from '../transport.ts';
 
 /** `workerData` of a worker. */
 export interface WorkerTask {
@@ -13,8 +14,8 @@ export interface WorkerTask {
   readonly session: Session;
   readonly fs: FsSpec;
   readonly counters: SharedArrayBuffer;
-  /** Where `--trace` prints: a file, or undefined for standard error; absent when not tracing. */
-  readonly trace: { readonly logFile: string | undefined } | undefined;
+  /** Absent when not tracing. */
+  readonly trace: TraceTarget | undefined;
 }
 
 export type WorkerMessage =

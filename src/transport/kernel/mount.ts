@@ -1,24 +1,15 @@
 /**
- * Opens a FUSE connection and mounts it: by mount(2) where we may, through fusermount3 elsewhere. Also takes mounts down. Main thread and commands.
+ * Opens a FUSE connection and mounts it: by mount(2) where we may, through fusermount3 elsewhere. Main thread and
+ * `doctor`.
  */
 import { spawnSync } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { EACCES, EPERM, type Errno, errnoName, errnoOf, OK } from '../../lib/errno.ts';
+import { EPERM, type Errno, errnoName, OK } from '../../lib/errno.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
-import { MNT_DETACH, MS_NODEV, MS_NOSUID, MS_RDONLY, mount, umount2 } from '../../sys/libc.ts';
-
-/** `fuse.SUBTYPE`, as mount(8) and /proc/self/mountinfo show it. */
-export const MOUNT_TYPE = 'fuse.cowfs';
-const FUSERMOUNT = 'fusermount3';
-const DEVICE = '/dev/fuse';
-
-export interface MountRequest {
-  readonly mountpoint: string;
-  /** Shown as the mount's source. */
-  readonly source: string;
-  readonly readOnly: boolean;
-  readonly allowOther: boolean;
-}
+import { MS_NODEV, MS_NOSUID, MS_RDONLY, mount } from '../../sys/libc.ts';
+import { DEVICE, deviceError } from '../device.ts';
+import { escapeOption, MOUNT_SUBTYPE, MOUNT_TYPE, type MountRequest } from '../transport.ts';
+import { FUSERMOUNT, helperMessage } from '../unmount.ts';
 
 /**
  * @returns the connection's descriptor, close-on-exec
@@ -35,34 +26,12 @@ export async function mountFuse(request: MountRequest): Promise<number> {
   throw new CowfsError('failed', `mount ${request.mountpoint}: ${errnoName(errno)}; see \`cowfs doctor\``);
 }
 
-/**
- * @param lazy detach now, although files are open
- * @returns undefined, or why it could not be unmounted
- */
-export function unmountFuse(mountpoint: string, lazy: boolean): string | undefined {
-  if (process.geteuid?.() === 0) {
-    const errno = umount2(mountpoint, lazy ? MNT_DETACH : 0);
-    if (errno === OK) return undefined;
-    if (errno !== EPERM) return errnoName(errno);
-  }
-  const helper = spawnSync(FUSERMOUNT, [...(lazy ? ['-u', '-z'] : ['-u']), '--', mountpoint], { encoding: 'utf8' });
-  if (helper.error !== undefined) return `${FUSERMOUNT}: ${reasonOf(helper.error)}`;
-  return helper.status === 0 ? undefined : helperMessage(helper.stderr);
-}
-
 function openDevice(): number {
   try {
     return openSync(DEVICE, 'r+');
   } catch (error) {
-    throw new CowfsError('missing', `${DEVICE}: ${reasonOf(error)}; ${deviceHint(error)}`, error);
+    throw deviceError(error);
   }
-}
-
-/** What to do about a device that cannot be opened. */
-export function deviceHint(error: unknown): string {
-  return errnoOf(error) === EACCES
-    ? `let root make it usable for all, as distributions do: chmod 0666 ${DEVICE}`
-    : 'load the module (modprobe fuse) or give the container the device';
 }
 
 function mountByCall(fd: number, request: MountRequest): Errno {
@@ -87,9 +56,8 @@ async function mountByHelper(request: MountRequest): Promise<number> {
     'nosuid',
     'nodev',
     'default_permissions',
-    // The helper takes commas for separators unless a backslash stands before.
-    `fsname=${request.source.replace(/[\\,]/g, '\\$&')}`,
-    'subtype=cowfs',
+    `fsname=${escapeOption(request.source)}`,
+    `subtype=${MOUNT_SUBTYPE}`,
     ...(request.allowOther ? ['allow_other'] : []),
   ];
   const helper = spawnSync(FUSERMOUNT, ['-o', options.join(','), '--', request.mountpoint], {
@@ -115,14 +83,4 @@ async function mountByHelper(request: MountRequest): Promise<number> {
       ? `let root make it usable for all: chmod 0666 ${DEVICE}`
       : 'see `cowfs doctor`';
   throw new CowfsError('missing', `${FUSERMOUNT} could not mount ${request.mountpoint}: ${message}; ${hint}`);
-}
-
-function helperMessage(stderr: string): string {
-  return (
-    stderr
-      .trim()
-      .split('\n')
-      .at(-1)
-      ?.replace(/^fusermount3?: /, '') || 'no reason given'
-  );
 }

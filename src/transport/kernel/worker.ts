@@ -6,9 +6,9 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { Counters } from '../../fs/counters.ts';
 import { openFs } from '../../fs/spec.ts';
 import { FuseServer } from '../../fuse/server.ts';
-import { Trace } from '../../fuse/trace.ts';
 import { reasonOf } from '../../lib/error.ts';
 import { setIoFlusher } from '../../sys/libc.ts';
+import { openTrace } from '../trace-log.ts';
 import { serveConnection } from './loop.ts';
 import type { WorkerMessage, WorkerTask } from './messages.ts';
 
@@ -18,17 +18,6 @@ const task = workerData as WorkerTask;
 
 function post(message: WorkerMessage, transfer: ArrayBuffer[] = []): void {
   port?.postMessage(message, transfer);
-}
-
-async function openTrace(): Promise<Trace | undefined> {
-  if (task.trace === undefined) return undefined;
-  const { createLogger } = await import('../../lib/log.ts');
-  const logger = await createLogger({
-    level: 'trace',
-    file: task.trace.logFile,
-    onError: (error) => post({ code: 'REPORT', message: `tracing: ${reasonOf(error)}`, detail: '' }),
-  });
-  return new Trace((line) => logger.trace(line));
 }
 
 // Refused without CAP_SYS_RESOURCE; then nothing is lost but the protection against reclaim waiting for ourselves.
@@ -45,7 +34,9 @@ const server = new FuseServer({
       message: error === undefined ? message : `${message}: ${reasonOf(error)}`,
       detail: error instanceof Error ? (error.stack ?? '') : '',
     }),
-  trace: await openTrace(),
+  trace: await openTrace(task.trace, (error) =>
+    post({ code: 'REPORT', message: `tracing: ${reasonOf(error)}`, detail: '' }),
+  ),
 });
 post({ code: 'READY' });
 serveConnection(task.fuseFd, server);

@@ -3,7 +3,7 @@
  * waits for it gets an error, and nothing more is written back. Where that is not mounted, or not ours, it cannot.
  */
 import { writeFileSync } from 'node:fs';
-import { EACCES, ENOENT, errnoOf } from '../../lib/errno.ts';
+import { EACCES, ENOENT, errnoOf } from '../lib/errno.ts';
 
 /**
  * @param device `0:N` of the mounted file system; N is the connection's number

@@ -1,0 +1,128 @@
+/**
+ * libfuse's path operations over `FsOps`, as fuse-native wants them: paths for nodes, negated errnos, callbacks. Main
+ * thread, each request answered before the next. What libfuse 2 or the package cannot carry has no place here: fallocate
+ * and lseek are ENOSYS, which the kernel turns into EOPNOTSUPP and "all is data".
+ */
+import { type NodeId, ROOT_NODE } from '../../fs/node.ts';
+import type { AttributeChange, FsOps } from '../../fs/ops.ts';
+import { EBADF, ENOTDIR, EOPNOTSUPP, EPERM, type Errno, OK } from '../../lib/errno.ts';
+import type { Operations, Stat } from './addon.ts';
+import type { OpenHandles } from './open-handles.ts';
+import type { Requests } from './requests.ts';
+import { toStat, toStatvfs, toTime } from './structures.ts';
+import type { RequestTimes } from './times.ts';
+
+/** chown(2) leaves an id as it is. */
+const SAME_ID = 0xffff_ffff;
+
+export interface PathOperationsOptions {
+  readonly ops: FsOps;
+  readonly requests: Requests;
+  readonly handles: OpenHandles;
+  readonly times: RequestTimes;
+}
+
+export function pathOperations({ ops, requests, handles, times }: PathOperationsOptions): Operations {
+  /** Serves a request on a path; `ops.attributes` are the file's when `handle` is called. */
+  const serve = (name: string, path: string, detail: string, handle: (node: NodeId) => Errno): Errno =>
+    requests.serve(name, path === '/' ? path : path.slice(1), detail, () => {
+      const errno = path === '/' ? ops.getAttributes(ROOT_NODE) : ops.lookup(ROOT_NODE, path.slice(1));
+      return errno === OK ? handle(ops.attributes.node) : errno;
+    });
+
+  const setAttributes = (path: string, detail: string, change: AttributeChange): number =>
+    -serve('SETATTR', path, detail, (node) => ops.setAttributes(node, change));
+
+  const range = (offset: number, length: number): string => (requests.traced ? ` off=${offset} len=${length}` : '');
+
+  /** Bytes, or an errno negated. */
+  const result = (errno: Errno): number => (errno === OK ? ops.transferred : -errno);
+
+  // Nothing can be made, moved or removed in a mount. The callback is the last argument of each.
+  const refuse = (...values: readonly unknown[]): void => (values.at(-1) as (result: number) => void)(-EPERM);
+
+  return {
+    getattr: (path, done) => {
+      const errno = serve('GETATTR', path, '', () => OK);
+      done(-errno, ...(errno === OK ? [toStat(ops.attributes)] : []));
+    },
+    readdir: (path, done) => {
+      const names: string[] = [];
+      const stats: Stat[] = [];
+      const errno = serve('READDIR', path, '', (node) => {
+        for (const entry of ops.list(node) ?? []) {
+          const found = ops.getAttributes(entry.node);
+          if (found !== OK) return found;
+          names.push(entry.name);
+          stats.push(toStat(ops.attributes));
+        }
+        return names.length === 0 ? ENOTDIR : OK;
+      });
+      if (errno === OK) done(0, names, stats);
+      else done(-errno);
+    },
+    statfs: (path, done) => {
+      const errno = serve('STATFS', path, '', () => OK);
+      done(-errno, ...(errno === OK ? [toStatvfs(ops.statistics())] : []));
+    },
+    open: (path, flags, done) => {
+      let handle = 0;
+      const errno = serve('OPEN', path, ` flags=0${flags.toString(8)}`, (node) => {
+        const opened = ops.open(node, flags);
+        if (opened === OK) handle = handles.add({ name: ops.nameOf(node), node, flags });
+        return opened;
+      });
+      done(-errno, handle);
+    },
+    release: (path, handle, done) => {
+      const errno = serve('RELEASE', path, '', () => {
+        const file = handles.take(handle);
+        if (file === undefined) return EBADF;
+        ops.release(file.node, file.flags);
+        return OK;
+      });
+      done(-errno);
+    },
+    read: (_path, handle, into, length, offset, done) => {
+      const file = handles.get(handle);
+      if (file === undefined) return done(-EBADF);
+      return done(
+        result(
+          requests.serve('READ', file.name, range(offset, length), () => ops.read(file.node, offset, length, into, 0)),
+        ),
+      );
+    },
+    write: (_path, handle, from, length, offset, done) => {
+      const file = handles.get(handle);
+      if (file === undefined) return done(-EBADF);
+      const errno = requests.serve('WRITE', file.name, range(offset, length), () => {
+        const written = ops.write(file.node, offset, length, from, 0);
+        // write(2) tells what it has written; the rest gets the error.
+        return ops.transferred > 0 ? OK : written;
+      });
+      return done(result(errno));
+    },
+    truncate: (path, sizeBytes, done) => done(setAttributes(path, ` size=${sizeBytes}`, { sizeBytes })),
+    ftruncate: (path, _handle, sizeBytes, done) => done(setAttributes(path, ` size=${sizeBytes}`, { sizeBytes })),
+    chmod: (path, mode, done) => done(setAttributes(path, ` mode=0${mode.toString(8)}`, { mode })),
+    chown: (path, uid, gid, done) => {
+      const change = { ...(uid === SAME_ID ? {} : { uid }), ...(gid === SAME_ID ? {} : { gid }) };
+      done(setAttributes(path, ` uid=${uid} gid=${gid}`, change));
+    },
+    utimens: (path, atimeMs, _sameMs, done) => {
+      const { mtimeMs } = times;
+      // Better no time than a wrong one.
+      if (mtimeMs === undefined) return done(-EOPNOTSUPP);
+      const change = { atime: toTime(atimeMs), mtime: toTime(mtimeMs) };
+      return done(setAttributes(path, ` atime=${atimeMs} mtime=${mtimeMs}`, change));
+    },
+    mknod: refuse,
+    create: refuse,
+    mkdir: refuse,
+    unlink: refuse,
+    rmdir: refuse,
+    rename: refuse,
+    link: refuse,
+    symlink: refuse,
+  };
+}

@@ -1,0 +1,14 @@
+/**
+ * Chooses and loads a transport; none costs anything before it is chosen.
+ */
+import type { Transport, TransportName } from './transport.ts';
+
+export async function loadTransport(name: TransportName): Promise<Transport> {
+  if (name === 'kernel') return (await import('./kernel/transport.ts')).kernelTransport;
+  return (await import('./fuse-native/transport.ts')).fuseNativeTransport;
+}
+
+/** The one for this machine, where none is asked for. */
+export function defaultTransport(): TransportName {
+  return process.platform === 'linux' ? 'kernel' : 'fuse-native';
+}
