@@ -8,14 +8,14 @@ export default defineConfig({
         test: {
           name: 'unit',
           root: import.meta.dirname,
-          include: ['{lib,sys,base,overlay,fs,fuse,cli,daemon}/**/*.test.ts', 'structure.test.ts'],
+          include: ['{lib,sys,base,overlay,fs,fuse,transport,cli,daemon}/**/*.test.ts', 'structure.test.ts'],
         },
       },
       {
         test: {
           name: 'integration',
           root: import.meta.dirname,
-          include: ['{integration,property,guest}/**/*.test.ts', 'readme.test.ts'],
+          include: ['{integration,conformance,fault,property,guest}/**/*.test.ts', 'readme.test.ts'],
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 120_000,

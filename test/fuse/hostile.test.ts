@@ -1,22 +1,32 @@
 /**
- * Requests that no kernel would send, tens of thousands of them, to two servers over equal disks. Both get the same
- * bytes, but other sentinels behind them and in their reply buffers: any difference between replies or disks is a read
- * past the end of a request, or a reply that shows what lay there before. Nothing is ever thrown, nothing is answered that wants no answer, and every reply is one.
+ * Requests that no kernel would send, a million of them, to two servers over equal disks. Both get the same bytes, but
+ * other sentinels behind them and in their reply buffers: any difference between replies or disks is a read past the
+ * end of a request, or a reply that shows what lay there before. Nothing is ever thrown, nothing is answered that wants
+ * no answer, and every reply is one. COWFS_SEED repeats a run, COWFS_FUZZ_REQUESTS says how many.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { OPCODE } from '../../src/fuse/abi.ts';
+import { FUSE_INIT_OUT, FUSE_OUT_HEADER, OPCODE } from '../../src/fuse/abi.ts';
+import { RequestReader } from '../../src/fuse/decode.ts';
 import { OPERATIONS } from '../../src/fuse/dispatch.ts';
+import { handshake } from '../../src/fuse/init.ts';
+import { ReplyWriter } from '../../src/fuse/reply.ts';
+import { CowfsError } from '../../src/lib/error.ts';
 import { scratch } from '../harness.ts';
 import { difference, readDisk } from '../overlay/disk-fixture.ts';
 import { Random } from '../overlay/random.ts';
+import { MAX_TRANSFER, quietBytes, someRequest } from './hostile-requests.ts';
 import { body, request } from './requests.ts';
 import { FS_OPTIONS, newServer, useFs } from './server-fixture.ts';
 
-// Seconds on an idle machine; the others on a busy one wait their turn.
-vi.setConfig({ testTimeout: 60_000 });
+// Half a minute on an idle machine; on a busy one others take their turn.
+vi.setConfig({ testTimeout: 600_000 });
 
-const REQUESTS = 50_000;
-const MAX_TRANSFER = 16_384;
+const REQUESTS = Number(process.env['COWFS_FUZZ_REQUESTS'] ?? 1_000_000);
+const SEED = Number(process.env['COWFS_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+/** To the same servers; then fresh ones come. */
+const LIFE_REQUESTS = 20_000;
+const HEADER_BYTES = 40;
 const SENTINELS = [0xee, 0xdd] as const;
 const NO_ANSWER: readonly number[] = [OPCODE.FORGET, OPCODE.BATCH_FORGET, OPCODE.INTERRUPT, OPCODE.NOTIFY_REPLY];
 
@@ -29,82 +39,6 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-/** Bytes below 0x80, so that no sentinel is among them. */
-function quietBytes(random: Random, length: number): Buffer {
-  const bytes = Buffer.alloc(length);
-  for (let at = 0; at < length; at++) bytes[at] = random.below(0x80);
-  return bytes;
-}
-
-/** Small, near a limit, or anything. */
-function someOffset(random: Random): bigint {
-  switch (random.below(8)) {
-    case 0:
-      return BigInt.asUintN(64, -BigInt(random.below(10_000)));
-    case 1:
-      return BigInt.asUintN(64, 2n ** BigInt(random.below(64)) - BigInt(random.below(3)));
-    case 2:
-      return (BigInt(random.below(2 ** 31)) << 32n) | BigInt(random.below(2 ** 31));
-    default:
-      return BigInt(random.below(100_000));
-  }
-}
-
-function someSize(random: Random): number {
-  switch (random.below(6)) {
-    case 0:
-      return 0xffffffff - random.below(3);
-    case 1:
-      return MAX_TRANSFER - 1 + random.below(3);
-    default:
-      return random.below(6000);
-  }
-}
-
-/** Half of what comes is made to get far into a handler; the other half is noise. */
-function someBody(random: Random, opcode: number): Buffer {
-  if (random.below(2) === 0) return quietBytes(random, random.below(random.below(2) === 0 ? 100 : 600));
-  const data = quietBytes(random, random.below(5000));
-  const size = random.below(3) === 0 ? someSize(random) : data.length;
-  let bytes: Buffer;
-  switch (opcode) {
-    case OPCODE.LOOKUP:
-      bytes = random.below(2) === 0 ? body('disk.raw') : Buffer.from('disk.raw');
-      break;
-    case OPCODE.SETATTR:
-      bytes = body(random.below(2048), 0, 0n, someOffset(random), quietBytes(random, 64));
-      break;
-    case OPCODE.READ:
-    case OPCODE.READDIR:
-      bytes = body(0n, someOffset(random), someSize(random), 0, 0n, 0, 0);
-      break;
-    case OPCODE.WRITE:
-      bytes = body(0n, someOffset(random), size, random.below(8), 0n, 0, 0, data);
-      break;
-    case OPCODE.FALLOCATE:
-      bytes = body(0n, someOffset(random), someOffset(random), random.below(64), 0);
-      break;
-    case OPCODE.LSEEK:
-      bytes = body(0n, someOffset(random), random.below(7), 0);
-      break;
-    default:
-      bytes = quietBytes(random, random.below(120));
-  }
-  // Cut short now and then.
-  return random.below(6) === 0 ? bytes.subarray(0, random.below(bytes.length + 1)) : bytes;
-}
-
-const KNOWN = [...new Set(Object.values(OPCODE))];
-
-function someRequest(random: Random): Buffer {
-  const opcode = random.below(4) === 0 ? random.below(256) : (KNOWN[random.below(KNOWN.length)] as number);
-  const nodeid = random.below(4) === 0 ? someOffset(random) : BigInt([1, 2, 2, 2, 2, 3, 0][random.below(7)] as number);
-  const unique = BigInt(random.below(2 ** 31)) * 2n ** BigInt(random.below(34));
-  const bytes = request(opcode, someBody(random, opcode), { nodeid, unique });
-  if (random.below(40) === 0) bytes.writeUInt32LE(someSize(random), 0);
-  return bytes;
-}
-
 /** A server over a disk of bytes below 0x80, of which nothing depends on the host. */
 function newHostileServer(directory: string) {
   const { disk, store, fs } = useFs(
@@ -116,20 +50,21 @@ function newHostileServer(directory: string) {
   return { disk, ...newServer(fs, MAX_TRANSFER) };
 }
 
-test.each([1, 2])('noise and near misses, seed %i', (seed) => {
+/** One life of two servers; what was wrong, the first time something was, and the opcodes that succeeded. */
+function live(seed: number, requests: number): { failures: string[]; seen: ReadonlySet<number> } {
   const directory = scratch();
   const servers = [newHostileServer(directory), newHostileServer(directory)] as const;
   const random = new Random(seed);
   const seen = new Set<number>();
   const failures: string[] = [];
   const check = (fine: boolean, what: string): void => {
-    if (!fine) failures.push(what);
+    if (!fine) failures.push(`seed ${seed}, ${what}`);
   };
-  for (let index = 0; index < REQUESTS / 2 && failures.length === 0; index++) {
+  for (let index = 0; index < requests && failures.length === 0; index++) {
     const bytes = someRequest(random);
-    const opcode = bytes.readUInt32LE(4);
+    const whole = bytes.length >= HEADER_BYTES && bytes.readUInt32LE(0) === bytes.length;
+    const opcode = whole ? bytes.readUInt32LE(4) : -1;
     const what = `request ${index}: opcode ${opcode}, ${bytes.length} bytes`;
-    const whole = bytes.readUInt32LE(0) === bytes.length;
     const lengths = servers.map(({ server }, which) => {
       server.requestBytes.fill(SENTINELS[which] as number, bytes.length, bytes.length + 8192);
       server.requestBytes.set(bytes);
@@ -144,9 +79,10 @@ test.each([1, 2])('noise and near misses, seed %i', (seed) => {
     if (!whole) check(length === 0, `${what}: an answer to what is no request`);
     else if (NO_ANSWER.includes(opcode)) check(length === 0, `${what}: an answer that nobody wants`);
     else if (length === 0) {
-      // Only a write-back without room and a question for the kernel's own size go unanswered.
+      // Only a write-back without room and a question for the kernel's own size go unanswered here.
       const { held, deferred } = servers[0];
-      const taken = opcode === OPCODE.WRITE ? held.length : opcode === OPCODE.LSEEK ? deferred.length : 0;
+      const asks = opcode === OPCODE.LSEEK || opcode === OPCODE.READ;
+      const taken = opcode === OPCODE.WRITE ? held.length : asks ? deferred.length : 0;
       check(taken === 1, `${what}: no answer`);
     } else {
       const error = reply.readInt32LE(4);
@@ -157,6 +93,8 @@ test.each([1, 2])('noise and near misses, seed %i', (seed) => {
       check(reply.readBigUInt64LE(8) === bytes.readBigUInt64LE(8), `${what}: another unique`);
       const operation = OPERATIONS[opcode];
       if (operation !== undefined && bytes.length - 40 < operation.inBytes) check(error === -5, `${what}: no EIO`);
+      if (opcode === OPCODE.LOOKUP && !bytes.includes(0, HEADER_BYTES))
+        check(error === -5, `${what}: a name without end`);
       if (opcode === OPCODE.READ) check(!reply.subarray(16).some((byte) => byte >= 0x80), `${what}: read a sentinel`);
       if (error === 0) seen.add(opcode);
     }
@@ -174,10 +112,54 @@ test.each([1, 2])('noise and near misses, seed %i', (seed) => {
       check(servers[0].disk.account.occupiedBytes === servers[1].disk.account.occupiedBytes, `${what}: counts differ`);
     }
   }
-  expect(failures).toEqual([]);
-  expect(servers[0].report.mock.calls.map(([message]) => message)).toEqual(
-    servers[1].report.mock.calls.map(([message]) => message),
-  );
-  // The noise got somewhere: everything that can succeed did.
+  const [one, two] = servers.map(({ report }) => report.mock.calls.map(([message]) => message));
+  check(isDeepStrictEqual(one, two), 'the reports differ');
+  return { failures, seen };
+}
+
+test('noise, near misses and real requests with something wrong', () => {
+  const seen = new Set<number>();
+  let requests = 0;
+  for (let seed = SEED; requests < REQUESTS; seed++, requests += LIFE_REQUESTS) {
+    const life = live(seed, LIFE_REQUESTS);
+    expect(life.failures).toEqual([]);
+    for (const opcode of life.seen) seen.add(opcode);
+  }
+  // It got somewhere: everything that can succeed did.
   expect([...seen].sort((a, b) => a - b)).toEqual([1, 3, 4, 14, 15, 16, 17, 18, 27, 28, 29, 38, 43, 46]);
+  console.log(`fuzz: ${requests} requests, seed ${SEED}, no exception, no byte out of bounds, no answer too many`);
+});
+
+test('greetings that no kernel would send', () => {
+  const random = new Random(SEED);
+  let sessions = 0;
+  for (let index = 0; index < LIFE_REQUESTS; index++) {
+    const requestBytes = new Uint8Array(256).fill(SENTINELS[0]);
+    const replyBytes = new Uint8Array(FUSE_OUT_HEADER.BYTES + FUSE_INIT_OUT.BYTES + 32).fill(SENTINELS[1]);
+    const [reader, writer] = [new RequestReader(requestBytes), new ReplyWriter(replyBytes)];
+    const major = random.below(8) === 0 ? random.below(2 ** 31) : 7;
+    const known = body(major, random.below(60), random.below(2 ** 31), random.below(2 ** 31), random.below(2 ** 31));
+    const bytes = request(
+      random.below(20) === 0 ? random.below(64) : OPCODE.INIT,
+      Buffer.concat([known, quietBytes(random, 60)]),
+    );
+    const length = random.below(3) === 0 ? HEADER_BYTES + random.below(bytes.length - HEADER_BYTES) : bytes.length;
+    bytes.writeUInt32LE(length, 0);
+    requestBytes.set(bytes.subarray(0, length));
+    expect(reader.start(length)).toBe(true);
+    try {
+      const { session, replyBytes: replied } = handshake(reader, writer, random.below(2) === 0);
+      expect(replied).toBe(FUSE_OUT_HEADER.BYTES + FUSE_INIT_OUT.BYTES);
+      if (session === undefined) continue;
+      sessions++;
+      expect(session.maxTransferBytes % 4096).toBe(0);
+      expect(session.maxTransferBytes).toBeLessThanOrEqual(2 ** 20);
+    } catch (error) {
+      // A refusal in words, and nothing else.
+      expect(error).toBeInstanceOf(CowfsError);
+    }
+    // Nothing behind the reply was touched.
+    expect(replyBytes.subarray(-32).every((byte) => byte === SENTINELS[1])).toBe(true);
+  }
+  expect(sessions).toBeGreaterThan(LIFE_REQUESTS / 10);
 });

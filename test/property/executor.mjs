@@ -7,49 +7,31 @@
  */
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
-import os from 'node:os';
-import koffi from 'koffi';
+import {
+  aligned,
+  copyFileRange,
+  fallocate,
+  load,
+  lseek,
+  MAP_PRIVATE,
+  mmap,
+  msync,
+  munmap,
+  PAGE,
+  Refused,
+  SEEK_DATA,
+  SEEK_HOLE,
+  store,
+} from '../system-calls.mjs';
 
 const { O_RDONLY, O_RDWR, O_APPEND, O_TRUNC, O_DIRECT } = fs.constants;
-const [PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MS_SYNC] = [1, 2, 1, 2, 4];
-const [SEEK_DATA, SEEK_HOLE] = [3, 4];
-const PAGE = 4096;
 const CHUNK = 1024 * 1024;
 /** Larger than any operation, and by which "far" ones exceed what fits a test's disk. */
 const MOST = 4 * CHUNK;
 const FAR = 3 * 2 ** 40;
 
-const libc = koffi.load(null);
-const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
-const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
-const mmap = libc.func('intptr_t mmap(void *at, size_t length, int protection, int flags, int fd, int64_t offset)');
-const munmap = libc.func('int munmap(intptr_t address, size_t length)');
-const msync = libc.func('int msync(intptr_t address, size_t length, int flags)');
-const store = libc.func('memcpy', 'intptr_t', ['intptr_t', 'void *', 'size_t']);
-const load = libc.func('memcpy', 'intptr_t', ['void *', 'intptr_t', 'size_t']);
-const copyFileRange = libc.func(
-  'int64_t copy_file_range(int from, _Inout_ int64_t *at, int to, _Inout_ int64_t *toAt, size_t length, uint32_t flags)',
-);
-
-const ERRNO_NAMES = new Map(Object.entries(os.constants.errno).map(([name, number]) => [number, name]));
-
-/** A system call's refusal, as the result shows it. */
-class Refused extends Error {}
-
-const refuse = (errno) => {
-  throw new Refused(ERRNO_NAMES.get(errno) ?? `errno ${errno}`);
-};
-const call = (result) => (result < 0 ? refuse(koffi.errno()) : Number(result));
-
-/** Page-aligned, as O_DIRECT wants it: memory of this size is never moved. */
 const buffer = aligned(MOST + 2 * PAGE);
 const pattern = randomBytes(MOST + CHUNK);
-
-function aligned(bytes) {
-  const memory = Buffer.allocUnsafeSlow(bytes + PAGE);
-  const address = libc.func('memcpy', 'intptr_t', ['void *', 'void *', 'size_t'])(memory, memory, 0);
-  return memory.subarray((PAGE - (address % PAGE)) % PAGE);
-}
 
 /** The same ones in every process. */
 function randomBytes(bytes) {
@@ -130,6 +112,16 @@ function areZeros(handle, from, to) {
   return true;
 }
 
+/** Where data begins from an offset on; undefined when there is none. */
+function dataAfter({ fd }, offset) {
+  try {
+    return lseek(fd, offset, SEEK_DATA);
+  } catch (error) {
+    if (error.code === 'ENXIO') return undefined;
+    throw error;
+  }
+}
+
 /**
  * Walks data and holes from an offset on and looks whether what is called a hole reads as zeros. While a handle for
  * writing is open all is called data; the kernel tells of its close in its own time, and so an answer can change once
@@ -138,13 +130,11 @@ function areZeros(handle, from, to) {
 function walkExtents(handle, size, from) {
   let changes = 0;
   for (let at = from; at < size; ) {
-    const found = Number(lseek(handle.fd, at, SEEK_DATA));
-    if (found < 0 && koffi.errno() !== os.constants.errno.ENXIO) refuse(koffi.errno());
-    const data = found < 0 ? size : found;
+    const data = dataAfter(handle, at) ?? size;
     if (data < at || data > size) return `data ${data} after ${at} of ${size}`;
     if (!areZeros(handle, at, data)) return `data in the hole from ${at} to ${data}`;
     if (data === size) break;
-    const hole = call(lseek(handle.fd, data, SEEK_HOLE));
+    const hole = lseek(handle.fd, data, SEEK_HOLE);
     if (hole === data && changes++ === 0) continue;
     if (hole <= data || hole > size) return `hole ${hole} after data ${data} of ${size}`;
     at = hole;
@@ -154,7 +144,7 @@ function walkExtents(handle, size, from) {
 
 function unmap(p) {
   const mapping = mappings.get(p);
-  if (mapping !== undefined) call(munmap(mapping.address, mapping.length));
+  if (mapping !== undefined) munmap(mapping.address, mapping.length);
   mappings.delete(p);
 }
 
@@ -215,17 +205,17 @@ const OPERATIONS = {
     fs.ftruncateSync(handleOf(op).fd, op.off);
   },
   fallocate(op) {
-    call(fallocate(handleOf(op).fd, op.mode, op.off, op.len));
+    fallocate(handleOf(op).fd, op.mode, op.off, op.len);
   },
   extents(op) {
     const handle = handleOf(op);
     const { size } = fs.fstatSync(handle.fd);
-    if (op.off >= size) call(lseek(handle.fd, op.off, op.seed % 2 === 0 ? SEEK_DATA : SEEK_HOLE));
+    if (op.off >= size) lseek(handle.fd, op.off, op.seed % 2 === 0 ? SEEK_DATA : SEEK_HOLE);
     return { extents: walkExtents(handle, size, op.off) };
   },
   copyRange(op) {
     const { fd } = handleOf(op);
-    return { n: call(copyFileRange(fd, [op.off], fd, [op.to], op.len, 0)) };
+    return { n: copyFileRange(fd, op.off, op.to, op.len) };
   },
   sync(op) {
     if (plain) return;
@@ -237,7 +227,7 @@ const OPERATIONS = {
     const { fd } = handleOf(op);
     const offset = Math.floor(op.off / PAGE) * PAGE;
     const length = Math.ceil((op.off + op.len) / PAGE) * PAGE - offset;
-    const address = call(mmap(null, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset));
+    const address = mmap(fd, offset, length);
     mappings.set(op.p, { address, length, offset });
   },
   unmap(op) {
@@ -257,7 +247,7 @@ const OPERATIONS = {
   },
   mapSync(op) {
     const mapping = mappings.get(op.p);
-    if (mapping !== undefined && !plain) call(msync(mapping.address, mapping.length, MS_SYNC));
+    if (mapping !== undefined && !plain) msync(mapping.address, mapping.length);
   },
   /** A private mapping's bytes are its own: what follows must not see them. */
   mapPrivate(op) {
@@ -266,11 +256,11 @@ const OPERATIONS = {
     const length = Math.ceil((op.off + op.len) / PAGE) * PAGE - offset;
     const usable = Math.min(length, fs.fstatSync(fd).size - offset);
     if (usable <= op.off - offset) return;
-    const address = call(mmap(null, length, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, offset));
+    const address = mmap(fd, offset, length, MAP_PRIVATE);
     const part = usable - (op.off - offset);
     store(address + op.off - offset, content(op.seed, part), part);
     load(buffer, address, usable);
-    call(munmap(address, length));
+    munmap(address, length);
     return { n: usable, hash: hash(buffer.subarray(0, usable)) };
   },
   /** Far beyond the end and back: sparse files have no business with the space between. */

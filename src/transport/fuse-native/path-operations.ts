@@ -109,10 +109,11 @@ export function pathOperations({ ops, requests, handles, times }: PathOperations
       const change = { ...(uid === SAME_ID ? {} : { uid }), ...(gid === SAME_ID ? {} : { gid }) };
       done(setAttributes(path, ` uid=${uid} gid=${gid}`, change));
     },
-    utimens: (path, atimeMs, _sameMs, done) => {
-      const { mtimeMs } = times;
+    utimens: (path, _atimeMs, _sameMs, done) => {
+      const { current } = times;
       // Better no time than a wrong one.
-      if (mtimeMs === undefined) return done(-EOPNOTSUPP);
+      if (current === undefined) return done(-EOPNOTSUPP);
+      const { atimeMs, mtimeMs } = current;
       const change = { atime: toTime(atimeMs), mtime: toTime(mtimeMs) };
       return done(setAttributes(path, ` atime=${atimeMs} mtime=${mtimeMs}`, change));
     },

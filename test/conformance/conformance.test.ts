@@ -1,0 +1,76 @@
+/**
+ * The conformance suite (main.mjs) on a plain copy, which is the measure of the cases themselves, and on the disk over
+ * each transport and each cache mode. The same cases for all; what a transport cannot carry has a case of its own that
+ * says how it is answered instead. Each case has a mount of its own, and the base must be as it was after each.
+ */
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import { CACHE_MODES, TRANSPORT_NAMES } from '../../src/transport/transport.ts';
+import { isRoot, makeMountpoint, mountDisk, must, run, scratch } from '../harness.ts';
+import { skipUnless } from '../integration/machine-support.ts';
+import { suiteBases } from './bases.ts';
+
+const MAIN = join(import.meta.dirname, 'main.mjs');
+const CASE_TIMEOUT_MS = 100_000;
+
+type Feature = 'fallocate' | 'holes' | 'shared-mapping' | 'exact-times' | 'one-time' | 'root';
+
+interface Case {
+  readonly name: string;
+  readonly base: 'even' | 'odd' | 'far';
+  readonly needs: readonly Feature[];
+  readonly lacks?: Feature;
+}
+
+const CASES = JSON.parse(must(process.execPath, [MAIN, 'list'])) as readonly Case[];
+
+interface Subject {
+  readonly name: string;
+  /** Options of `cowfs mount`; undefined for the plain copy. */
+  readonly options: readonly string[] | undefined;
+  readonly lacks: readonly Feature[];
+}
+
+const FUSE_NATIVE_LACKS: readonly Feature[] = ['fallocate', 'holes', 'exact-times', 'one-time'];
+
+const SUBJECTS: readonly Subject[] = [
+  { name: 'a plain copy', options: undefined, lacks: [] },
+  ...TRANSPORT_NAMES.flatMap((transport) =>
+    CACHE_MODES[transport].map((cache) => ({
+      name: `--transport ${transport} --cache ${cache}`,
+      options: ['--transport', transport, '--cache', cache],
+      lacks: [
+        ...(transport === 'fuse-native' ? FUSE_NATIVE_LACKS : []),
+        ...(transport === 'fuse-native' && cache === 'none' ? ['shared-mapping' as const] : []),
+      ],
+    })),
+  ),
+];
+
+const bases = suiteBases(MAIN);
+
+describe.each(SUBJECTS)('$name', ({ name, options, lacks }) => {
+  const applicable = CASES.filter((one) =>
+    one.lacks === undefined ? !one.needs.some((feature) => lacks.includes(feature)) : lacks.includes(one.lacks),
+  );
+  let passed = 0;
+
+  test.for(applicable)('$name', { timeout: CASE_TIMEOUT_MS + 20_000 }, (one, context) => {
+    skipUnless(context, isRoot() || !one.needs.includes('root'), 'needs root');
+    const directory = scratch();
+    const base = bases.pathOf(one.base);
+    const before = bases.stateOf(one.base);
+    let disk = join(directory, 'plain.img');
+    if (options === undefined) must('cp', ['--sparse=always', base, disk]);
+    else disk = mountDisk(base, makeMountpoint(directory), ['--store', directory, ...options]).disk;
+    const { status, stderr } = run(process.execPath, [MAIN, 'run', one.name, disk], { timeoutMs: CASE_TIMEOUT_MS });
+    expect(status, stderr).toBe(0);
+    expect(bases.stateOf(one.base)).toEqual(before);
+    passed++;
+  });
+
+  afterAll(() => {
+    const without = lacks.length === 0 ? '' : `; it does not carry ${lacks.join(', ')}`;
+    console.log(`conformance: ${name}: ${passed} of ${applicable.length} cases${without}`);
+  });
+});
