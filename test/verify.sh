@@ -1,6 +1,7 @@
 #!/bin/bash
-# Installs what the tests need and runs all of them: checks, unit tests, tests on real mounts and guests; as root, the
-# core of them once more as an ordinary user. Prints one line of totals at the end. Continuous integration runs this.
+# Installs what the tests need and runs all of them: checks, unit tests, tests on real mounts and guests; the core of
+# them once more on other versions of Node and, as root, as an ordinary user. Prints one line of totals at the end.
+# Continuous integration runs this.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +29,7 @@ status=0
 vitest() {
   local name=$1
   shift
-  "$@" npx vitest run --configLoader runner --config test/vitest.config.ts --reporter=default --reporter=json \
+  "$@" node node_modules/vitest/vitest.mjs run --configLoader runner --config test/vitest.config.ts --reporter=default --reporter=json \
     --outputFile.json="$results/$name.json" "${selection[@]}" || status=1
 }
 
@@ -44,6 +45,21 @@ if [ "$(id -u)" = 0 ]; then
     integration/shape integration/registry property/concurrent)
   vitest nobody as_nobody env HOME="$home" TMPDIR="$home" COWFS_TEST_DIR="$home"
 fi
+
+# The versions of Node that are maintained, besides the one that runs this; the registry has each as a package.
+for major in 20 22 24; do
+  [ "$(node -p 'process.versions.node.split(".")[0]')" != $major ] || continue
+  echo "== the core once more, on Node $major"
+  package=node-linux-$(node -p 'process.arch')
+  prefix=${XDG_CACHE_HOME:-$HOME/.cache}/cowfs-test/node-$major
+  mkdir -p "$prefix"
+  npm install --no-save --no-audit --no-fund --prefix "$prefix" "$package@$major"
+  bin=$prefix/node_modules/$package/bin
+  "$bin/node" --version
+  selection=(--project unit --project integration transport fuse overlay cli sys conformance integration/smoke
+    integration/run. integration/killed integration/fuse-native-ends)
+  vitest "node-$major" env PATH="$bin:$PATH" COWFS_FUZZ_REQUESTS=100000
+done
 
 node -e '
 const totals = { passed: 0, failed: 0, skipped: 0 };

@@ -21,6 +21,7 @@ import { reasonOf } from '../lib/error.ts';
 import { formatBytes } from '../lib/units.ts';
 import { openTempStore, storeDirectory } from '../overlay/temp-store.ts';
 import { deviceHint } from '../transport/device.ts';
+import { loadFuseNative } from '../transport/fuse-native/addon.ts';
 import { mountFuse } from '../transport/kernel/mount.ts';
 import { openSession } from '../transport/kernel/pool.ts';
 import { unmountFuse } from '../transport/unmount.ts';
@@ -46,6 +47,7 @@ export async function runDoctor(options: { readonly store?: string; readonly jso
     checkDevice(),
     checkHelper(isRoot),
     ...checkProtocol(session),
+    checkFuseNative(),
     checkAllowOther(isRoot),
     checkRuntime(),
     checkStore(store),
@@ -155,6 +157,16 @@ function checkProtocol(session: Session | string): Check[] {
           detail: 'O_DIRECT goes through the page cache (faster from Linux 6.6 on)',
         },
   ];
+}
+
+function checkFuseNative(): Check {
+  const check = 'fuse-native';
+  try {
+    loadFuseNative();
+    return { check, finding: 'ok', detail: 'can be loaded, for --transport fuse-native' };
+  } catch (error) {
+    return { check, finding: 'note', detail: reasonOf(error) };
+  }
 }
 
 function checkAllowOther(isRoot: boolean): Check {

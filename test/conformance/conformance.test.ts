@@ -3,10 +3,11 @@
  * each transport and each cache mode. The same cases for all; what a transport cannot carry has a case of its own that
  * says how it is answered instead. Each case has a mount of its own, and the base must be as it was after each.
  */
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { CACHE_MODES, TRANSPORT_NAMES } from '../../src/transport/transport.ts';
-import { isRoot, makeMountpoint, mountDisk, must, run, scratch } from '../harness.ts';
+import { isRoot, makeMountpoint, mountDisk, must, PROJECT, run, scratch } from '../harness.ts';
 import { skipUnless } from '../integration/machine-support.ts';
 import { suiteBases } from './bases.ts';
 
@@ -73,4 +74,36 @@ describe.each(SUBJECTS)('$name', ({ name, options, lacks }) => {
     const without = lacks.length === 0 ? '' : `; it does not carry ${lacks.join(', ')}`;
     console.log(`conformance: ${name}: ${passed} of ${applicable.length} cases${without}`);
   });
+});
+
+/** Features that the README's table has a row for. */
+const ROWS: Readonly<Record<Exclude<Feature, 'root'>, string>> = {
+  fallocate: 'trim, punched holes, fallocate',
+  holes: 'SEEK_HOLE',
+  'shared-mapping': 'shared mappings under `--cache none`',
+  'exact-times': 'file times',
+  'one-time': 'one time alone (`touch -m`)',
+};
+
+test("the README's transport table says what each carries", () => {
+  const readme = readFileSync(join(PROJECT, 'README.md'), 'utf8');
+  const rows = new Map(
+    [...readme.matchAll(/^\|([^|]*)\|([^|]+)\|([^|]+)\|$/gm)].map(([, ...cells]) => {
+      const [what = '', ...answers] = cells.map((cell) => cell.trim());
+      return [what, answers];
+    }),
+  );
+  expect(rows.get('')?.map((cell) => cell.replaceAll('`', ''))).toEqual(TRANSPORT_NAMES);
+  for (const [feature, row] of Object.entries(ROWS)) {
+    const [kernel = '', fuseNative = ''] = rows.get(row) ?? [];
+    const lacking = SUBJECTS.filter(({ lacks }) => (lacks as readonly string[]).includes(feature));
+    expect(kernel, row).toMatch(/^yes|^nanoseconds/);
+    expect(lacking.length, row).toBeGreaterThan(0);
+    expect(
+      lacking.every(({ name }) => name.includes('fuse-native')),
+      row,
+    ).toBe(true);
+    expect(fuseNative, row).not.toMatch(/^$|^yes|^nanoseconds/);
+  }
+  expect(rows.get('`--cache`')).toEqual(TRANSPORT_NAMES.map((name) => CACHE_MODES[name].join(', ')));
 });

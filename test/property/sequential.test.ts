@@ -6,6 +6,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { CacheMode } from '../../src/fs/options.ts';
+import { CACHE_MODES, type TransportName } from '../../src/transport/transport.ts';
 import { scratch, sha256 } from '../harness.ts';
 import { BASES, writeBase } from './base.ts';
 import { Comparison, type Crew, type Difference, type Fixture, makeCrew, stopCrew, withMount } from './comparison.ts';
@@ -13,10 +14,22 @@ import { type Operation, PROCESSES, PROLOGUE, sequences } from './operation.ts';
 import { reduceList } from './reduce.ts';
 
 const SEED = Number(process.env['COWFS_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
-const CACHE_MODES: readonly CacheMode[] = ['writeback', 'writethrough', 'none'];
 /** Mounts a test, and sequences a mount: later ones find what earlier ones left. */
 const LIVES = 3 * Number(process.env['COWFS_PROPERTY_LIVES'] ?? 1);
 const SEQUENCES = 40;
+
+interface Subject {
+  readonly transport: TransportName;
+  readonly cacheMode: CacheMode;
+  /** Operations that the transport does not carry. */
+  readonly without: readonly string[];
+}
+
+const SUBJECTS: readonly Subject[] = [
+  ...CACHE_MODES.kernel.map((cacheMode) => ({ transport: 'kernel', cacheMode, without: [] }) as const),
+  { transport: 'fuse-native', cacheMode: 'writethrough', without: ['fallocate'] },
+  { transport: 'fuse-native', cacheMode: 'none', without: ['fallocate', 'map'] },
+];
 const REDUCE_TIMEOUT_MS = 40_000;
 /** Of operations in a failure's message; the seed has the others. */
 const MOST_LINES = 80;
@@ -58,33 +71,39 @@ async function describeFailure(fixture: Fixture, ops: readonly Operation[], seen
   );
   const lines = fewest.slice(-MOST_LINES).map((op) => `  ${JSON.stringify(op)}`);
   return [
-    `seed ${SEED}, --cache ${fixture.cacheMode}, base ${fixture.diskBytes} bytes: ${seen.message}`,
+    `seed ${SEED}, --cache ${fixture.cacheMode}, ${fixture.options.join(' ')}, base ${fixture.diskBytes} bytes: ${seen.message}`,
     `cut down to ${fewest.length} of ${failing.length} operations (last: ${last}):`,
     ...lines,
   ].join('\n');
 }
 
-describe.each(CACHE_MODES)('--cache %s', (cacheMode) => {
+describe.each(SUBJECTS)('--transport $transport --cache $cacheMode', (subject) => {
+  const { transport, cacheMode, without } = subject;
+
   test.each(BASES.map((kind) => [kind.name, kind] as const))(
     'base of %s',
     { timeout: 300_000 },
     async (_name, kind) => {
-      const seed = SEED + CACHE_MODES.indexOf(cacheMode) * BASES.length + BASES.indexOf(kind);
+      const seed = SEED + SUBJECTS.indexOf(subject) * BASES.length + BASES.indexOf(kind);
       const directory = scratch();
       const diskBytes = kind.diskBytes ?? kind.bytes;
       const fixture: Fixture = {
         directory,
         base: writeBase(directory, kind),
         cacheMode,
-        options: kind.diskBytes === undefined ? [] : ['--size', String(kind.diskBytes)],
+        options: [
+          ...['--transport', transport],
+          ...(kind.diskBytes === undefined ? [] : ['--size', String(kind.diskBytes)]),
+        ],
         diskBytes,
       };
       const before = await sha256(fixture.base);
       const crew = makeCrew();
       let operations = 0;
       let difference: Difference | undefined;
-      const lives = fc.array(sequences(diskBytes), { minLength: SEQUENCES, maxLength: SEQUENCES, size: 'max' });
-      const property = fc.asyncProperty(lives, async (life) => {
+      const carried = sequences(diskBytes).map((ops) => ops.filter(({ op }) => !without.includes(op)));
+      const life = fc.array(carried, { minLength: SEQUENCES, maxLength: SEQUENCES, size: 'max' });
+      const property = fc.asyncProperty(life, async (life) => {
         operations += life.flat().length;
         difference = await live(fixture, crew, life);
         return difference === undefined;
@@ -96,8 +115,8 @@ describe.each(CACHE_MODES)('--cache %s', (cacheMode) => {
       if (details.failed) throw details.errorInstance ?? new Error(fc.defaultReportMessage(details) ?? 'failed');
       expect(await sha256(fixture.base)).toBe(before);
       console.log(
-        `property: --cache ${cacheMode}, ${kind.name}: ${LIVES * SEQUENCES} sequences, ${operations} operations, ` +
-          `${PROCESSES} processes, ${LIVES} mounts, seed ${SEED}`,
+        `property: --transport ${transport} --cache ${cacheMode}, ${kind.name}: ${LIVES * SEQUENCES} sequences, ` +
+          `${operations} operations, ${PROCESSES} processes, ${LIVES} mounts, seed ${SEED}`,
       );
     },
   );

@@ -6,7 +6,7 @@
 import { type NodeId, ROOT_NODE } from '../../fs/node.ts';
 import type { AttributeChange, FsOps } from '../../fs/ops.ts';
 import { EBADF, ENOTDIR, EOPNOTSUPP, EPERM, type Errno, OK } from '../../lib/errno.ts';
-import type { Operations, Stat } from './addon.ts';
+import type { Operations, Stat, Statvfs } from './addon.ts';
 import type { OpenHandles } from './open-handles.ts';
 import type { Requests } from './requests.ts';
 import { toStat, toStatvfs, toTime } from './structures.ts';
@@ -62,8 +62,13 @@ export function pathOperations({ ops, requests, handles, times }: PathOperations
       else done(-errno);
     },
     statfs: (path, done) => {
-      const errno = serve('STATFS', path, '', () => OK);
-      done(-errno, ...(errno === OK ? [toStatvfs(ops.statistics())] : []));
+      let statvfs: Statvfs | undefined;
+      const errno = serve('STATFS', path, '', () => {
+        statvfs = toStatvfs(ops.statistics());
+        return OK;
+      });
+      if (errno === OK) done(0, statvfs);
+      else done(-errno);
     },
     open: (path, flags, done) => {
       let handle = 0;
@@ -74,14 +79,15 @@ export function pathOperations({ ops, requests, handles, times }: PathOperations
       });
       done(-errno, handle);
     },
-    release: (path, handle, done) => {
-      const errno = serve('RELEASE', path, '', () => {
-        const file = handles.take(handle);
-        if (file === undefined) return EBADF;
+    release: (_path, handle, done) => {
+      // Given back whatever becomes of the rest: the kernel does not ask again.
+      const file = handles.take(handle);
+      if (file === undefined) return done(-EBADF);
+      const errno = requests.serve('RELEASE', file.name, '', () => {
         ops.release(file.node, file.flags);
         return OK;
       });
-      done(-errno);
+      return done(-errno);
     },
     read: (_path, handle, into, length, offset, done) => {
       const file = handles.get(handle);
