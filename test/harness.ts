@@ -5,19 +5,11 @@
  */
 import { type ChildProcess, type SpawnOptions, spawn, spawnSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import {
-  chmodSync,
-  createReadStream,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { chmodSync, createReadStream, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { onTestFinished } from 'vitest';
 import type { MountStatus } from '../src/daemon/status.ts';
+import { readMounts } from '../src/sys/mountinfo.ts';
 
 export const PROJECT = resolve(import.meta.dirname, '..');
 export const COWFS = join(PROJECT, 'bin/cowfs.js');
@@ -117,9 +109,8 @@ export function scratch(): string {
 
 /** Mountpoints at or below a directory, in mount order. */
 export function mountsBelow(directory: string): string[] {
-  return readFileSync('/proc/self/mountinfo', 'utf8')
-    .split('\n')
-    .map((line) => line.split(' ')[4] ?? '')
+  return readMounts()
+    .map(({ mountpoint }) => mountpoint)
     .filter((mountpoint) => mountpoint === directory || mountpoint.startsWith(`${directory}/`));
 }
 

@@ -6,6 +6,7 @@
  */
 import koffi from 'koffi';
 import { EINTR, type Errno, OK } from '../lib/errno.ts';
+import { reasonOf } from '../lib/error.ts';
 
 const libc = koffi.load(null);
 
@@ -13,6 +14,7 @@ const cLseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
 const cFallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
 const cIoctl = libc.func('int ioctl(int fd, unsigned long request, void *argument)');
 const cFcntl = libc.func('int fcntl(int fd, int command, void *argument)');
+const cFcntlNumber = libc.func('fcntl', 'int', ['int', 'int', 'int']);
 const cPrctl = libc.func(
   'int prctl(int option, unsigned long arg2, unsigned long arg3, unsigned long arg4, unsigned long arg5)',
 );
@@ -38,6 +40,10 @@ const F_OFD_SETLK = 37;
 const F_RDLCK = 0;
 const F_WRLCK = 1;
 const F_UNLCK = 2;
+
+/** fcntl(2): descriptor flags (asm-generic/fcntl.h). */
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
 
 /** mount(2) and umount2(2) flags (sys/mount.h). */
 export const MS_RDONLY = 1;
@@ -115,6 +121,11 @@ export function lockHeldByOther(fd: number, start: number, length: number): numb
   return probe.readInt16LE(0) === F_UNLCK ? 0 : 1;
 }
 
+/** Keeps a descriptor from the programs that this process starts (F_SETFD). */
+export function closeOnExec(fd: number): Errno {
+  return cFcntlNumber(fd, F_SETFD, FD_CLOEXEC) === 0 ? OK : koffi.errno();
+}
+
 /**
  * Whether the other side of a descriptor is gone (poll(2): POLLERR, POLLHUP), or the descriptor itself (POLLNVAL). Does
  * not wait.
@@ -153,7 +164,15 @@ export function exitNow(status: number): never {
   throw new Error('_exit returned');
 }
 
-/** dlopen(3): from now on the dynamic linker takes this library for whoever needs one of its soname. */
+/**
+ * dlopen(3): from now on the dynamic linker takes this library for whoever needs one of its soname.
+ *
+ * @throws with the path in the message
+ */
 export function loadLibrary(path: string): void {
-  koffi.load(path);
+  try {
+    koffi.load(path);
+  } catch (error) {
+    throw new Error(`${path}: ${reasonOf(error)}`, { cause: error });
+  }
 }

@@ -6,7 +6,7 @@ import { accessSync, closeSync, constants, readdirSync, readlinkSync, statSync }
 import { dirname } from 'node:path';
 import type { CacheMode } from '../../fs/options.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
-import { hasHungUp } from '../../sys/libc.ts';
+import { closeOnExec, hasHungUp } from '../../sys/libc.ts';
 import { DEVICE, deviceError } from '../device.ts';
 import { mountFuse } from '../kernel/mount.ts';
 import { escapeOption, MOUNT_SUBTYPE, type MountRequest } from '../transport.ts';
@@ -32,7 +32,11 @@ export async function mountFuseNative(fuse: FuseNative, request: MountRequest, c
   const outcome = await mountOrLose(fuse, connection);
   if (outcome instanceof Error) throw await mountError(request, outcome);
   const fuseFd = connection();
-  if (outcome !== 'lost' && fuseFd !== undefined) return fuseFd;
+  if (outcome !== 'lost' && fuseFd !== undefined) {
+    // libfuse leaves it to every program started from here: one that outlives us would keep the mount from ending.
+    closeOnExec(fuseFd);
+    return fuseFd;
+  }
   throw new CowfsError('failed', `${request.mountpoint} was unmounted before it was ready`);
 }
 
