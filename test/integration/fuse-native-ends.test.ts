@@ -69,22 +69,6 @@ test('unmount --force takes the disk away over the heads of its users, who get e
   await expectNothingLeft(mountpoint);
 });
 
-test('a lazy umount(8) frees the place; the disk goes on for who has it, and ends with them', async (context) => {
-  needsRoot(context);
-  const { mountpoint, disk, pid } = mounted();
-  const fd = openSync(disk, 'r+');
-  must('umount', ['-l', mountpoint]);
-  expect(mountsBelow(mountpoint)).toEqual([]);
-  writeSync(fd, Buffer.from('still there'), 0, 11, 700_000);
-  const into = Buffer.alloc(11);
-  readSync(fd, into, 0, 11, 700_000);
-  expect(into.toString()).toBe('still there');
-  expect(isAlive(pid)).toBe(true);
-  closeSync(fd);
-  await poll('the daemon is gone', () => !isAlive(pid), 2000);
-  await expectNothingLeft(mountpoint);
-});
-
 test.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)(
   '%s ends the daemon cleanly, although files are open',
   async (signal) => {

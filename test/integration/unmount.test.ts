@@ -1,6 +1,7 @@
 /** Unmounting: refused while somebody has the disk open, forced, by the system's own tools; then nothing is left. */
 import { closeSync, openSync, readdirSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import { expect, onTestFinished, test } from 'vitest';
+import { TRANSPORT_NAMES } from '../../src/transport/transport.ts';
 import {
   COWFS,
   cowfs,
@@ -17,6 +18,7 @@ import {
   start,
   statusOf,
 } from '../harness.ts';
+import { needsFuseNative } from './fuse-native-support.ts';
 import { finish, freeBytes, loopDevice, needs, needsRoot, tmpfs } from './machine-support.ts';
 import { expectNothingLeft, expectRefusal, isAlive, leftAt } from './nothing-left-support.ts';
 
@@ -102,21 +104,25 @@ test.for([['umount'], ['fusermount3', '-u']])(
   },
 );
 
-test('a lazy umount(8) frees the place; the disk goes on for who has it, and ends with them', async (context) => {
-  needsRoot(context);
-  const { mountpoint, disk, pid } = mounted();
-  const fd = openSync(disk, 'r+');
-  must('umount', ['-l', mountpoint]);
-  expect(mountsBelow(mountpoint)).toEqual([]);
-  writeSync(fd, Buffer.from('still there'), 0, 11, 0);
-  const into = Buffer.alloc(11);
-  readSync(fd, into, 0, 11, 0);
-  expect(into.toString()).toBe('still there');
-  expect(isAlive(pid)).toBe(true);
-  closeSync(fd);
-  await poll('the daemon is gone', () => !isAlive(pid), 2000);
-  await expectNothingLeft(mountpoint);
-});
+test.for(TRANSPORT_NAMES)(
+  '%s: a lazy umount(8) frees the place; the disk goes on for who has it, and ends with them',
+  async (transport, context) => {
+    needsRoot(context);
+    if (transport === 'fuse-native') needsFuseNative(context);
+    const { mountpoint, disk, pid } = mounted(['--transport', transport]);
+    const fd = openSync(disk, 'r+');
+    must('umount', ['-l', mountpoint]);
+    expect(mountsBelow(mountpoint)).toEqual([]);
+    writeSync(fd, Buffer.from('still there'), 0, 11, 0);
+    const into = Buffer.alloc(11);
+    readSync(fd, into, 0, 11, 0);
+    expect(into.toString()).toBe('still there');
+    expect(isAlive(pid)).toBe(true);
+    closeSync(fd);
+    await poll('the daemon is gone', () => !isAlive(pid), 2000);
+    await expectNothingLeft(mountpoint);
+  },
+);
 
 test('unmount returns when the daemon is gone and its space is free, not before', (context) => {
   needsRoot(context);
