@@ -1,5 +1,4 @@
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
 import {
   COWFS,
@@ -7,48 +6,20 @@ import {
   listMounts,
   makeMountpoint,
   mountDisk,
-  must,
   mustCowfs,
   run,
   scratch,
   sha256,
   statusOf,
 } from '../harness.ts';
+import { BOOT_MS, guestImage, MACHINE, markers } from './qemu.ts';
 
 const missing = lacks('qemu-system-x86_64');
-/** Under software emulation a boot takes 5 s on two idle cores, and minutes on busy ones. */
-const BOOT_MS = 600_000;
-const MACHINE = [
-  '-accel',
-  'tcg',
-  '-cpu',
-  'max',
-  '-m',
-  '256',
-  '-nodefaults',
-  '-display',
-  'none',
-  '-serial',
-  'stdio',
-  '-no-reboot',
-];
-
 let image: string;
 
 beforeAll(() => {
-  if (missing !== undefined) return;
-  image =
-    must('bash', [join(import.meta.dirname, 'build-image.sh')], { timeoutMs: BOOT_MS })
-      .trim()
-      .split('\n')
-      .at(-1) ?? '';
+  if (missing === undefined) image = guestImage();
 }, BOOT_MS);
-
-/** What the guest said on its serial console: `GUEST name=value` lines (see guest-init). */
-function markers(console: string): Map<string, string> {
-  const found = [...console.matchAll(/^GUEST ([a-z-]+)(?:=(.*?))?\r?$/gm)];
-  return new Map(found.map(([, name, value]) => [name ?? '', value ?? '']));
-}
 
 function boot(disk: string): Map<string, string> {
   const { stdout, stderr } = run('qemu-system-x86_64', [...MACHINE, '-hda', disk], { timeoutMs: BOOT_MS });
