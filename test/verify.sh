@@ -56,8 +56,8 @@ for major in 20 22 24; do
   npm install --no-save --no-audit --no-fund --prefix "$prefix" "$package@$major"
   bin=$prefix/node_modules/$package/bin
   "$bin/node" --version
-  selection=(--project unit --project integration transport fuse overlay cli sys conformance integration/smoke
-    integration/run. integration/killed integration/fuse-native-ends)
+  selection=(--project unit --project integration lib/ sys/ base/ overlay/ fs/ fuse/ transport/ cli/ daemon/ conformance/
+    integration/smoke integration/run. integration/killed. integration/fuse-native-ends)
   vitest "node-$major" env PATH="$bin:$PATH" COWFS_FUZZ_REQUESTS=100000
 done
 
