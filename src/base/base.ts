@@ -4,7 +4,7 @@
  * request; opening and checking is `open.ts`, on the main thread.
  */
 import { fstatSync, readSync } from 'node:fs';
-import { EIO, ENXIO, type Errno, errnoOf, OK } from '../lib/errno.ts';
+import { EINTR, EIO, ENXIO, type Errno, errnoOf, OK } from '../lib/errno.ts';
 import { lseek, lseekResult, SEEK_DATA, SEEK_HOLE } from '../sys/libc.ts';
 
 /** What a worker needs to read the base; plain data that can be posted to it. */
@@ -35,16 +35,20 @@ export class Base {
    */
   read(offset: number, length: number, into: Uint8Array, at: number): Errno {
     let done = 0;
-    try {
-      while (done < length) {
-        const bytes = readSync(this.#fd, into, at + done, length - done, offset + done);
-        if (bytes === 0) return EIO;
-        done += bytes;
+    for (;;) {
+      try {
+        while (done < length) {
+          const bytes = readSync(this.#fd, into, at + done, length - done, offset + done);
+          if (bytes === 0) return EIO;
+          done += bytes;
+        }
+        return OK;
+      } catch (error) {
+        const errno = errnoOf(error);
+        // Node repeats interrupted writes, and no reads (libuv's uv__fs_work).
+        if (errno !== EINTR) return errno;
       }
-    } catch (error) {
-      return errnoOf(error);
     }
-    return OK;
   }
 
   /** The first byte at or after `offset` that is data in the base, or `end` if there is none before it. */

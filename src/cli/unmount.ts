@@ -53,8 +53,13 @@ async function unmount(givenPath: string, force: boolean): Promise<void> {
   if (!force)
     throw new CowfsError('failed', `unmounted, but the daemon (pid ${entry.pid}) did not end in ${GONE_MS / 1000} s`);
   process.kill(entry.pid, 'SIGKILL');
-  pollUntil(() => !isAlive(entry), GONE_MS);
+  const gone = pollUntil(() => !isAlive(entry), GONE_MS);
   reap(entry);
+  if (gone) return;
+  throw new CowfsError(
+    'failed',
+    `unmounted, but the daemon (pid ${entry.pid}) waits for its base or store, and ends when that answers`,
+  );
 }
 
 /** Asks the daemon to end; takes the mount away over the head of one that does not answer. */

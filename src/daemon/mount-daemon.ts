@@ -51,7 +51,7 @@ export class MountDaemon {
    */
   static async start(options: MountOptions, journal: Journal): Promise<MountDaemon> {
     const takeDown = new TakeDown();
-    // A store larger than the file size limit (ulimit -f) is then EFBIG for its writer, not our end (setrlimit(2)).
+    // Node ignores the signal, so that a write past the file size limit is EFBIG (setrlimit(2)); this says why.
     process.on('SIGXFSZ', () => journal.warn('the store has reached the file size limit (ulimit -f): writes fail'));
     try {
       const daemon = await MountDaemon.#mount(options, journal, takeDown);
