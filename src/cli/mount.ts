@@ -8,6 +8,7 @@ import type { Command } from 'commander';
 import type { MountOptions } from '../daemon/options.ts';
 import { parseStartReport, REPORT_FD } from '../daemon/start-report.ts';
 import { CowfsError } from '../lib/error.ts';
+import { loadAhead } from '../transport/load.ts';
 import { warn } from './exit.ts';
 import { addMountOptions, type RawOptions, toMountOptions } from './mount-options.ts';
 
@@ -35,6 +36,7 @@ Examples:
     .action(async (base: string, mountpoint: string, raw: RawOptions & { foreground?: boolean }) => {
       const options = await locate(base, mountpoint, raw);
       if (raw.foreground === true) {
+        await loadAhead(options.transport);
         const { serveForeground } = await import('./foreground.ts');
         await serveForeground(options);
       } else {

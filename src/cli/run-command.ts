@@ -14,6 +14,7 @@ import { runtimeDirectory } from '../daemon/runtime-directory.ts';
 import { EACCES, ENOENT, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { exitNow } from '../sys/libc.ts';
+import { loadAhead } from '../transport/load.ts';
 import { RUN_EXIT, reportError, warn } from './exit.ts';
 import { SignalRelay } from './signal-relay.ts';
 
@@ -47,6 +48,7 @@ async function runCommand(
       ...(await optionsFor(mountpoint)),
       privateMountpoint: true,
     };
+    await loadAhead(options.transport);
     daemon = await MountDaemon.start(options, await openJournal(options, options.trace));
   } catch (error) {
     removePrivate(mountpoint);

@@ -1,15 +1,14 @@
 /**
- * Checks of the place to mount on, before anything is opened there: what is in the way of a mount is said here, in
- * words, and a mount whose daemon died is taken away. Main thread of the daemon, before the mount.
+ * The place to mount on: its path, and what is in the way of a mount there, in words. Commands, and the main thread of
+ * the daemon before the mount.
  */
-import { lstatSync, realpathSync, statfsSync } from 'node:fs';
+import { lstatSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { ECONNABORTED, ENOENT, ENOTCONN, errnoOf } from '../lib/errno.ts';
+import { ENOENT, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { mountAt } from '../sys/mountinfo.ts';
 import { handedOverFd } from '../transport/kernel/handed-over.ts';
 import { MOUNT_TYPE } from '../transport/transport.ts';
-import { unmountFuse } from '../transport/unmount.ts';
 
 /**
  * The canonical path of a mountpoint. A mount of ours is never looked at itself: one whose daemon is
@@ -35,32 +34,6 @@ function placeOf(absolute: string): string | undefined {
   } catch {
     return undefined;
   }
-}
-
-/**
- * Takes away a mount that a daemon left here when it died without a word in the registry.
- *
- * @throws CowfsError of kind `refused` when the mount is alive: another user's, as ours are in the registry
- */
-export function clearDeadMount(mountpoint: string): void {
-  if (removeDeadMount(mountpoint) || mountAt(mountpoint)?.type !== MOUNT_TYPE) return;
-  throw new CowfsError('refused', `${mountpoint} is mounted already, by another user's cowfs; unmount it first`);
-}
-
-/**
- * Takes away what is mounted here if it is a cowfs mount that has lost its daemon.
- *
- * @returns whether it was one
- * @throws CowfsError of kind `refused` when it cannot be taken away
- */
-export function removeDeadMount(mountpoint: string): boolean {
-  if (mountAt(mountpoint)?.type !== MOUNT_TYPE || !isDead(mountpoint)) return false;
-  const reason = unmountFuse(mountpoint, true);
-  if (reason === undefined) return true;
-  throw new CowfsError(
-    'refused',
-    `${mountpoint} has a dead mount that cannot be removed: ${reason}; umount -l it as root`,
-  );
 }
 
 /**
@@ -91,17 +64,4 @@ export function mountedDevice(mountpoint: string): string | undefined {
 
 function missing(path: string): CowfsError {
   return new CowfsError('usage', `mountpoint ${path} does not exist; make it first: mkdir -p ${path}`);
-}
-
-/**
- * Whether what is mounted here has lost its daemon. Asked by statfs(2), which the kernel passes on each time; stat(2) it
- * answers from its cache for a second.
- */
-function isDead(mountpoint: string): boolean {
-  try {
-    statfsSync(mountpoint);
-    return false;
-  } catch (error) {
-    return [ENOTCONN, ECONNABORTED].includes(errnoOf(error));
-  }
 }

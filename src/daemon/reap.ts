@@ -6,7 +6,7 @@ import { rmdirSync } from 'node:fs';
 import { ENOENT, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { startTimeOf } from '../sys/processes.ts';
-import { removeDeadMount } from './mountpoint.ts';
+import { removeDeadMount } from './dead-mount.ts';
 import { allEntries, isAlive, type RegistryEntry, removeEntry } from './registry.ts';
 
 const POLL_MS = 5;

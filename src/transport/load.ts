@@ -12,3 +12,8 @@ export async function loadTransport(name: TransportName): Promise<Transport> {
 export function defaultTransport(): TransportName {
   return process.platform === 'linux' ? 'kernel' : 'fuse-native';
 }
+
+/** Has a transport begin to load what takes long, beside whatever comes before its mount. */
+export async function loadAhead(name: TransportName): Promise<void> {
+  if (name === 'kernel') (await import('./kernel/worker-thread.ts')).startAhead();
+}

@@ -7,7 +7,7 @@ import type { DeferredRequest, HeldWrite } from '../../fuse/call.ts';
 import type { Session } from '../../fuse/init.ts';
 import type { TraceTarget } from '../transport.ts';
 
-/** `workerData` of a worker. */
+/** The first message to a worker, and the only one. */
 export interface WorkerTask {
   readonly fuseFd: number;
   readonly index: number;

@@ -4,7 +4,7 @@
  */
 import { readSync, writeSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { FUSE_INIT_OUT, FUSE_MIN_READ_BUFFER, FUSE_OUT_HEADER } from '../../fuse/abi.ts';
 import type { DeferredRequest, HeldWrite } from '../../fuse/call.ts';
 import { RequestReader } from '../../fuse/decode.ts';
@@ -13,6 +13,7 @@ import { ReplyWriter } from '../../fuse/reply.ts';
 import { ENODEV, errnoOf } from '../../lib/errno.ts';
 import { CowfsError } from '../../lib/error.ts';
 import type { WorkerMessage, WorkerTask } from './messages.ts';
+import { workerThread } from './worker-thread.ts';
 
 /** Reads INIT and answers it; blocks until the kernel sends it, which it does at the mount. */
 export function openSession(fuseFd: number, wantWriteback: boolean): Session {
@@ -75,17 +76,15 @@ export class WorkerPool {
   }
 }
 
-function startWorker(workerData: WorkerTask, events: PoolEvents): Started {
-  const worker = new Worker(new URL('./worker.js', import.meta.url), {
-    workerData,
-    name: `fuse-${workerData.index}`,
-  });
+function startWorker(task: WorkerTask, events: PoolEvents): Started {
+  const worker = workerThread(task.index);
   worker.on('message', (message: WorkerMessage) => {
     if (message.code === 'HELD') events.held(message.write);
     else if (message.code === 'DEFERRED') events.deferred(message.request);
     else if (message.code === 'REPORT') events.report(message.message, message.detail);
   });
   const started = { ready: once(worker, 'READY'), unmounted: once(worker, 'UNMOUNTED') };
+  worker.postMessage(task);
   // Both reject when the worker dies, and often only one of them is waited for.
   for (const promise of Object.values(started)) promise.catch(() => {});
   return started;

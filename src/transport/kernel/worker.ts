@@ -1,8 +1,9 @@
 /**
- * Entry of a worker thread of the kernel transport: wiring only. Builds its own file system, server and trace over
- * the shared memory of the mount and serves until the file system is unmounted.
+ * Entry of a worker thread of the kernel transport: wiring only. Waits for its task, builds its own file system, server
+ * and trace over the shared memory of the mount and serves until the file system is unmounted.
  */
-import { parentPort, workerData } from 'node:worker_threads';
+import { once } from 'node:events';
+import { parentPort } from 'node:worker_threads';
 import { Counters } from '../../fs/counters.ts';
 import { openFs } from '../../fs/spec.ts';
 import { FuseServer } from '../../fuse/server.ts';
@@ -14,7 +15,7 @@ import type { WorkerMessage, WorkerTask } from './messages.ts';
 
 const port = parentPort;
 if (port === null) throw new Error('worker.js is started by the pool');
-const task = workerData as WorkerTask;
+const [task] = (await once(port, 'message')) as [WorkerTask];
 
 function post(message: WorkerMessage, transfer: ArrayBuffer[] = []): void {
   port?.postMessage(message, transfer);
