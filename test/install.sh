@@ -1,10 +1,10 @@
 #!/bin/bash
 # Installs what the tests need on Debian: as root by apt-get, otherwise it says what to install. For test/verify.sh and
-# for people. It changes nothing that is there already.
+# for people. It changes nothing that is there already. Lists of more packages can be given, such as bench/packages.txt.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-wanted=$(cat packages.txt guest/packages.txt | sed 's/#.*//' | xargs -n1 | sort -u)
+wanted=$(cat packages.txt guest/packages.txt "$@" | sed 's/#.*//' | xargs -n1 | sort -u)
 missing=()
 for package in $wanted; do
   [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")

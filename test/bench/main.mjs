@@ -1,0 +1,130 @@
+/**
+ * `npm run bench`: cowfs beside its peers and a plain copy, each on the same base and the same file system, in rounds by
+ * turns; medians, their spread, and the ratios that count. Figures are of this machine at this hour: ratios travel, they
+ * do not. Nothing passes or fails here.
+ *
+ *   npm run bench -- [--rounds N] [--seconds N] [--cells TEXT] [--place DIR]... [--json FILE] [--write]
+ *
+ * Without --place it runs in memory (/dev/shm) and on the disk (/var/tmp). --write puts the tables into REPORT.md, and
+ * those of the first place into the README.
+ */
+import fs from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { boot } from './boot.mjs';
+import { CELLS, DISK_MIB } from './cells.mjs';
+import { measure } from './fio.mjs';
+import { memory } from './memory.mjs';
+import { report, summary } from './report.mjs';
+import { startUp } from './start-up.mjs';
+import { hasProgram, missing, SUBJECTS } from './subjects.mjs';
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '2' },
+    cells: { type: 'string', default: '' },
+    subjects: { type: 'string', default: '' },
+    place: { type: 'string', multiple: true, default: ['/dev/shm', '/var/tmp'] },
+    json: { type: 'string' },
+    write: { type: 'boolean', default: false },
+  },
+});
+
+const say = (text) => process.stderr.write(`${text}\n`);
+
+/** By turns in another order each round, so that none always comes after the same one. */
+function turned(list, by) {
+  return list.map((_, index) => list[(index + by) % list.length]);
+}
+
+function makeBase(path) {
+  const fd = fs.openSync(path, 'w');
+  const chunk = Buffer.alloc(2 ** 20);
+  // Incompressible, so that no file system below makes it cheap.
+  let state = 0x9e3779b9;
+  for (let mib = 0; mib < DISK_MIB; mib++) {
+    for (let at = 0; at < chunk.length; at += 4) {
+      state ^= state << 13;
+      state ^= state >>> 17;
+      state ^= state << 5;
+      chunk.writeInt32LE(state, at);
+    }
+    fs.writeSync(fd, chunk);
+  }
+  fs.fsyncSync(fd);
+  fs.closeSync(fd);
+}
+
+/** Runs a cell on a fresh disk of a subject. */
+async function runCell(cell, subject, base, directory, seconds) {
+  fs.mkdirSync(directory);
+  try {
+    // The base is hot for everybody.
+    fs.readFileSync(base);
+    const running = await subject.start(base, directory);
+    try {
+      return measure(cell, running.disk, seconds);
+    } finally {
+      await running.stop();
+    }
+  } finally {
+    fs.rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+async function runPlace(place, cells, subjects, rounds, seconds) {
+  const root = fs.mkdtempSync(join(place, 'cowfs-bench-'));
+  try {
+    const base = join(root, 'base.img');
+    makeBase(base);
+    const figures = cells.map((cell) => ({ cell, samples: new Map(subjects.map(({ name }) => [name, []])) }));
+    for (let round = 0; round < rounds; round++) {
+      for (const { cell, samples } of figures) {
+        for (const subject of turned(subjects, round)) {
+          if (cell.needs !== undefined && !subject.carries.includes(cell.needs)) continue;
+          samples.get(subject.name).push(await runCell(cell, subject, base, join(root, 'run'), seconds));
+        }
+        say(`${place}: round ${round + 1} of ${rounds}, ${cell.name}`);
+      }
+    }
+    return { place, cells: figures.map(({ cell, samples }) => ({ cell, samples: Object.fromEntries(samples) })) };
+  } finally {
+    fs.rmSync(root, { recursive: true, force: true });
+  }
+}
+
+const [rounds, seconds] = [Number(values.rounds), Number(values.seconds)];
+const cells = CELLS.filter(({ name }) => name.includes(values.cells));
+const subjects = SUBJECTS.filter((subject) => {
+  if (!subject.name.includes(values.subjects) && !subject.ours && !subject.ceiling) return false;
+  const lacking = missing(subject);
+  if (lacking.length > 0) say(`left out: ${subject.name}, for want of ${lacking.join(', ')}`);
+  return lacking.length === 0;
+});
+const places = [];
+for (const place of values.place) places.push(await runPlace(place, cells, subjects, rounds, seconds));
+const result = {
+  at: new Date().toISOString(),
+  rounds,
+  seconds,
+  subjects: subjects.map(({ name, ours = false, ceiling = false, secondary = false }) => ({
+    name,
+    ours,
+    ceiling,
+    secondary,
+  })),
+  places,
+  startUp: startUp(rounds * 3),
+  memory: await memory(subjects, values.place[0]),
+  boot: hasProgram('qemu-system-x86_64') ? await boot(rounds) : undefined,
+};
+const text = report(result);
+console.log(text);
+if (values.json !== undefined) fs.writeFileSync(values.json, `${JSON.stringify(result, undefined, 2)}\n`);
+if (values.write) {
+  fs.writeFileSync(new URL('./REPORT.md', import.meta.url), text);
+  const readme = new URL('../../README.md', import.meta.url);
+  const between = /(<!-- npm run bench -->\n)[\s\S]*(?=<!-- \/npm run bench -->)/;
+  fs.writeFileSync(readme, fs.readFileSync(readme, 'utf8').replace(between, `$1${summary(result)}\n`));
+}
