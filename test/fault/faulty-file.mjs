@@ -3,8 +3,8 @@
  * its own, so that nobody waits for himself. Each read looks at the plan anew. Speaks FUSE through the compiled project,
  * with operations of its own and several threads, so that a read that waits holds up no other request.
  *
- * Usage: node faulty-file.mjs CONTENT PLAN GATE MOUNTPOINT; says `ready`, and ends with the mount. Each read that comes to the gate of
- * a plan leaves a file in the directory GATE.
+ * Usage: node faulty-file.mjs CONTENT PLAN GATE MOUNTPOINT; says `ready`, and ends with the mount. Each read that comes to
+ * the gate of a plan leaves a file in the directory GATE.
  */
 import { openSync, readFileSync, readSync, statSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
