@@ -71,6 +71,24 @@ test('npm run demo shows an unchanged base', () => {
   if (missing === undefined) expect(out).toContain('hello from the guest, boot 2');
 });
 
+test.skipIf(missing !== undefined)(
+  `npm run bench measures${missing ? ` (${missing})` : ''}`,
+  { timeout: 300_000 },
+  () => {
+    expect(README).toContain('`npm run bench`');
+    const place = scratch();
+    const json = join(place, 'result.json');
+    const options = ['--rounds', '1', '--seconds', '1', '--cells', 'trim', '--subjects', 'cowfs'];
+    const out = must('npm', ['run', 'bench', '--', ...options, '--place', place, '--json', json], {
+      cwd: PROJECT,
+      timeoutMs: 280_000,
+    });
+    expect(out).toMatch(/^\| trim 64k \(IOPS\) \| [\d.]+k? ±0% \| [\d.]+k? ±0% \| - \| - \|$/m);
+    expect(out).toMatch(/^Guest up: /m);
+    expect(JSON.parse(readFileSync(json, 'utf8'))).toMatchObject({ rounds: 1, places: [{ place }] });
+  },
+);
+
 test('the completion script completes', () => {
   expect(README).toContain('`source <(cowfs completion bash)`');
   const script = `source <(${process.execPath} ${COWFS} completion bash) && complete -p cowfs`;

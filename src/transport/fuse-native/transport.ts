@@ -1,7 +1,7 @@
 /**
  * The portable transport: libfuse 2 through the fuse-native package, an optional dependency. libfuse's threads hand
- * every request to the main thread, which serves it there: 8k IOPS where the kernel transport has 35k. Same operations,
- * minus what libfuse 2 cannot carry (README, "Transports").
+ * every request to the main thread, which serves it there: 18k random reads a second where the kernel transport has 46k
+ * (test/bench/REPORT.md). Same operations, minus what libfuse 2 cannot carry (README, "Transports").
  */
 import { Counters } from '../../fs/counters.ts';
 import type { KernelCaching } from '../../fs/options.ts';
