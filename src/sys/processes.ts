@@ -67,6 +67,11 @@ function usersWhere(matches: (link: string) => boolean): ProcessUse[] {
   return users;
 }
 
+/** What a descriptor of this process is open on, as /proc names it; undefined for one that is closed. */
+export function openFileOf(fd: number): string | undefined {
+  return readOrUndefined(() => readlinkSync(`/proc/self/fd/${fd}`, 'utf8'));
+}
+
 function linksOf(pid: number): string[] {
   const links = ['cwd', 'root', 'exe'].map((name) => readOrUndefined(() => readlinkSync(`/proc/${pid}/${name}`)));
   for (const fd of readOrUndefined(() => readdirSync(`/proc/${pid}/fd`)) ?? []) {

@@ -3,15 +3,17 @@
  * waited in poll(2) would be woken by every request, and so cost each of them.
  */
 import { hasHungUp } from '../../sys/libc.ts';
+import { openFileOf } from '../../sys/processes.ts';
 
 export const HANGUP_INTERVAL_MS = 50;
 
 /** Resolves when the file system is unmounted, or its connection aborted. */
 export function untilHangup(fuseFd: number): Promise<void> {
+  const connection = openFileOf(fuseFd);
   return new Promise((resolve) => {
     const timer = setInterval(() => {
-      // Its thread closes the descriptor then, and the number may be somebody else's: the next look comes soon enough.
-      if (!hasHungUp(fuseFd)) return;
+      // libfuse closes it by then, most often, and the number may be another file's.
+      if (openFileOf(fuseFd) === connection && !hasHungUp(fuseFd)) return;
       clearInterval(timer);
       resolve();
     }, HANGUP_INTERVAL_MS);

@@ -2,11 +2,12 @@
  * Mounts through libfuse 2. Main thread. The package's own `unmount` is never called: it builds a shell line of the
  * mountpoint.
  */
-import { accessSync, closeSync, constants, readdirSync, readlinkSync, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, readdirSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { CacheMode } from '../../fs/options.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
 import { closeOnExec, hasHungUp } from '../../sys/libc.ts';
+import { openFileOf } from '../../sys/processes.ts';
 import { DEVICE, deviceError } from '../device.ts';
 import { mountFuse } from '../kernel/mount.ts';
 import { escapeOption, MOUNT_SUBTYPE, type MountRequest } from '../transport.ts';
@@ -125,12 +126,5 @@ async function mountError(request: MountRequest, error: Error): Promise<CowfsErr
 function connections(): number[] {
   return readdirSync('/proc/self/fd')
     .map(Number)
-    .filter((fd) => {
-      try {
-        return readlinkSync(`/proc/self/fd/${fd}`) === DEVICE;
-      } catch {
-        // Closed by now: the one that listed them.
-        return false;
-      }
-    });
+    .filter((fd) => openFileOf(fd) === DEVICE);
 }

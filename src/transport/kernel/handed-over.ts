@@ -5,6 +5,7 @@
 import { readFileSync, readlinkSync } from 'node:fs';
 import { CowfsError } from '../../lib/error.ts';
 import { readMounts } from '../../sys/mountinfo.ts';
+import { DEVICE } from '../device.ts';
 
 const PREFIX = '/dev/fd/';
 
@@ -19,7 +20,7 @@ export function handedOverFd(mountpoint: string): number | undefined {
  */
 export function checkConnection(fd: number): void {
   const link = readlinkSync(`/proc/self/fd/${fd}`, 'utf8');
-  if (link === '/dev/fuse') return;
+  if (link === DEVICE) return;
   throw new CowfsError(
     'usage',
     `${PREFIX}${fd} is ${link}, no FUSE connection; give a mountpoint, or have the parent that mounts pass its descriptor`,

@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, onTestFinished, test, vi } from 'vitest';
 import { HANGUP_INTERVAL_MS, untilHangup } from '../../../src/transport/fuse-native/hangup.ts';
@@ -37,6 +37,22 @@ test('resolves when the other side is gone, not before, and looks no more', asyn
 test('a descriptor that is closed is gone', async () => {
   const resolved = vi.fn<() => void>();
   untilHangup(1_000_000).then(resolved);
+  await vi.advanceTimersByTimeAsync(HANGUP_INTERVAL_MS);
+  expect(resolved).toHaveBeenCalledOnce();
+});
+
+test('a number that is another file’s by now is gone, too', async () => {
+  const directory = scratch();
+  writeFileSync(join(directory, 'old'), '');
+  writeFileSync(join(directory, 'new'), '');
+  const fd = openSync(join(directory, 'old'), 'r');
+  const resolved = vi.fn<() => void>();
+  untilHangup(fd).then(resolved);
+  await vi.advanceTimersByTimeAsync(2 * HANGUP_INTERVAL_MS);
+  expect(resolved).not.toHaveBeenCalled();
+  closeSync(fd);
+  expect(openSync(join(directory, 'new'), 'r')).toBe(fd);
+  onTestFinished(() => closeSync(fd));
   await vi.advanceTimersByTimeAsync(HANGUP_INTERVAL_MS);
   expect(resolved).toHaveBeenCalledOnce();
 });
