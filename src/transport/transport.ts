@@ -38,7 +38,7 @@ export interface TraceTarget {
 
 export interface TransportTask {
   readonly request: MountRequest;
-  /** The connection, when a parent has mounted it already. */
+  /** The connection, when a parent has mounted it already: the command line refuses that for any but the kernel's. */
   readonly fuseFd: number | undefined;
   readonly cacheMode: CacheMode;
   /** Everything of the file system but what only the kernel decides. */

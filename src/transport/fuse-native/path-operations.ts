@@ -50,13 +50,15 @@ export function pathOperations({ ops, requests, handles, times }: PathOperations
       const names: string[] = [];
       const stats: Stat[] = [];
       const errno = serve('READDIR', path, '', (node) => {
-        for (const entry of ops.list(node) ?? []) {
+        const entries = ops.list(node);
+        if (entries === undefined) return ENOTDIR;
+        for (const entry of entries) {
           const found = ops.getAttributes(entry.node);
           if (found !== OK) return found;
           names.push(entry.name);
           stats.push(toStat(ops.attributes));
         }
-        return names.length === 0 ? ENOTDIR : OK;
+        return OK;
       });
       if (errno === OK) done(0, names, stats);
       else done(-errno);

@@ -6,7 +6,7 @@
 import { Counters } from '../../fs/counters.ts';
 import type { KernelCaching } from '../../fs/options.ts';
 import { openFs } from '../../fs/spec.ts';
-import { CowfsError, reasonOf } from '../../lib/error.ts';
+import { reasonOf } from '../../lib/error.ts';
 import { setIoFlusher } from '../../sys/libc.ts';
 import { openTrace } from '../trace-log.ts';
 import type { Transport } from '../transport.ts';
@@ -24,13 +24,7 @@ const CACHING: KernelCaching = { coherentDirect: false, sizeMayLag: false };
 const PROTOCOL = '7.19';
 
 export const fuseNativeTransport: Transport = {
-  async mount({ request, fuseFd: handedOver, cacheMode, describe, counters, trace, error }) {
-    if (handedOver !== undefined) {
-      throw new CowfsError(
-        'usage',
-        '--transport fuse-native cannot take over a mount that a parent made; leave it out',
-      );
-    }
+  async mount({ request, cacheMode, describe, counters, trace, error }) {
     const FuseNative = loadFuseNative();
     // Refused without CAP_SYS_RESOURCE; then nothing is lost but the protection against reclaim waiting for ourselves.
     setIoFlusher();
