@@ -61,13 +61,22 @@ for major in 20 22 24; do
   vitest "node-$major" env PATH="$bin:$PATH" COWFS_FUZZ_REQUESTS=100000
 done
 
+# Each failure once more, and the totals: a log's end says what is wrong, however long the log is.
 node -e '
+const { readFileSync } = require("node:fs");
+const { basename, relative } = require("node:path");
 const totals = { passed: 0, failed: 0, skipped: 0 };
-for (const file of process.argv.slice(1)) {
-  const run = JSON.parse(require("node:fs").readFileSync(file, "utf8"));
+for (const path of process.argv.slice(1)) {
+  const run = JSON.parse(readFileSync(path, "utf8"));
   totals.passed += run.numPassedTests;
   totals.failed += run.numFailedTests;
   totals.skipped += run.numPendingTests + run.numTodoTests;
+  for (const file of run.testResults) {
+    const where = `FAILED (${basename(path, ".json")}) ${relative(process.cwd(), file.name)}`;
+    const failed = file.assertionResults.filter((test) => test.status === "failed");
+    for (const test of failed) console.log(`${where} > ${test.fullName}\n${test.failureMessages.join("\n").slice(0, 4000)}`);
+    if (file.status === "failed" && failed.length === 0) console.log(`${where}\n${(file.message ?? "").slice(0, 4000)}`);
+  }
 }
 console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
 if (totals.passed === 0) process.exit(1);
