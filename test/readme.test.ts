@@ -1,4 +1,5 @@
-import { readFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import {
@@ -24,6 +25,17 @@ const README = readFileSync(join(PROJECT, 'README.md'), 'utf8');
 const BLOCKS = [...README.matchAll(/^```\n(.*?)^```/gms)].map(([, text]) => (text ?? '').trim());
 const COMMANDS = BLOCKS.filter((block) => /^(cowfs|npm) /.test(block)).flatMap((block) => block.split('\n'));
 
+const SESSION_COMMANDS = [
+  'cowfs mount golden.img /mnt/vms --empty',
+  'touch /mnt/vms/alice.raw /mnt/vms/bob.raw',
+  'cowfs snapshot /mnt/vms/alice.raw clean',
+  'cowfs fork /mnt/vms/alice.raw /mnt/vms/carol.raw',
+  'cowfs rollback /mnt/vms/alice.raw clean',
+  'cowfs reset /mnt/vms/bob.raw',
+  'rm /mnt/vms/carol.raw',
+  'cowfs unmount /mnt/vms',
+];
+
 test('the commands are those that the tests below run', () => {
   expect(COMMANDS).toEqual([
     'cowfs mount base.img /mnt/vm',
@@ -32,6 +44,7 @@ test('the commands are those that the tests below run', () => {
     'npm ci',
     'npm run demo',
     'npm run verify',
+    ...SESSION_COMMANDS,
   ]);
 });
 
@@ -61,6 +74,61 @@ test.skipIf(missing !== undefined)(
   },
   600_000,
 );
+
+test('many disks over one base, as the README makes them', async () => {
+  const directory = scratch();
+  const mountpoint = makeMountpoint(directory);
+  const base = join(directory, 'golden.img');
+  const content = randomBytes(2 ** 20);
+  writeFileSync(base, content);
+  const [alice, bob, carol] = ['alice', 'bob', 'carol'].map((name) => join(mountpoint, `${name}.raw`)) as [
+    string,
+    string,
+    string,
+  ];
+  /** What the disks are to be after each command; between the commands two of them are written to. */
+  const contents = (): [string, string][] =>
+    readdirSync(mountpoint).map((name) => [name, readFileSync(join(mountpoint, name)).toString('latin1', 0, 5)]);
+  const start = content.toString('latin1', 0, 5);
+  const steps: Record<string, () => void> = {
+    touch: () => {
+      expect(contents()).toEqual([
+        ['alice.raw', start],
+        ['bob.raw', start],
+      ]);
+      overwrite(alice, 'first');
+      overwrite(bob, 'bob..');
+    },
+    snapshot: () => overwrite(alice, 'later'),
+    fork: () => overwrite(alice, 'third'),
+    rollback: () =>
+      expect(contents()).toEqual([
+        ['alice.raw', 'first'],
+        ['bob.raw', 'bob..'],
+        ['carol.raw', 'later'],
+      ]),
+    reset: () => expect(readFileSync(bob).equals(content)).toBe(true),
+    rm: () => expect(existsSync(carol)).toBe(false),
+    unmount: () => expect(readdirSync(mountpoint)).toEqual([]),
+  };
+  for (const command of SESSION_COMMANDS) {
+    must(
+      'bash',
+      ['-c', `cowfs() { '${process.execPath}' '${COWFS}' "$@"; }\n${command.replaceAll('/mnt/vms', mountpoint)}`],
+      {
+        cwd: directory,
+      },
+    );
+    steps[/^(?:cowfs )?([a-z]+)/.exec(command)?.[1] ?? '']?.();
+  }
+  expect(readFileSync(base).equals(content)).toBe(true);
+});
+
+function overwrite(path: string, text: string): void {
+  const fd = openSync(path, 'r+');
+  writeSync(fd, text, 0);
+  closeSync(fd);
+}
 
 test('npm run demo shows an unchanged base', () => {
   const out = must('npm', ['run', 'demo'], { cwd: PROJECT });
@@ -112,11 +180,12 @@ test('every verb and option that the README names exists, and its exit codes are
   const program = mustCowfs(['--help']);
   const verbs = [...README.matchAll(/`cowfs ([a-z]+)/g)].map(([, verb]) => verb ?? '');
   for (const verb of new Set(verbs)) expect(program).toContain(`  ${verb}`);
-  const help = ['mount', 'unmount', 'list', 'status', 'doctor', 'run']
+  const help = ['mount', 'unmount', 'reset', 'fork', 'snapshot', 'rollback', 'list', 'status', 'doctor', 'run']
     .map((verb) => mustCowfs([verb, '--help']))
     .join();
   for (const [option] of README.matchAll(/(?<=[`(|, ])--[a-z][a-z-]+/g)) {
-    if (option === '--device') continue; // of docker
+    // Of docker, and of mv.
+    if (option === '--device' || option === '--exchange') continue;
     expect(help).toContain(option);
   }
   expect(cowfs(['mount']).status).toBe(2);

@@ -6,6 +6,7 @@
 import { fstatSync, readSync } from 'node:fs';
 import { EINTR, EIO, ENXIO, type Errno, errnoOf, OK } from '../lib/errno.ts';
 import { lseek, lseekResult, SEEK_DATA, SEEK_HOLE } from '../sys/libc.ts';
+import type { Backing } from './backing.ts';
 
 /** What a worker needs to read the base; plain data that can be posted to it. */
 export interface BaseDescriptor {
@@ -17,7 +18,7 @@ export interface BaseDescriptor {
   readonly hasHoles: boolean;
 }
 
-export class Base {
+export class Base implements Backing {
   readonly sizeBytes: number;
   readonly #fd: number;
   readonly #hasHoles: boolean;
@@ -28,11 +29,7 @@ export class Base {
     this.#hasHoles = descriptor.hasHoles;
   }
 
-  /**
-   * Reads exactly `length` bytes, all of them below `sizeBytes`.
-   *
-   * @returns EIO when the base has become shorter than it was, never a short read; else what the file system says
-   */
+  /** @returns EIO when the base has become shorter than it was; else what the file system says */
   read(offset: number, length: number, into: Uint8Array, at: number): Errno {
     let done = 0;
     for (;;) {
@@ -51,7 +48,6 @@ export class Base {
     }
   }
 
-  /** The first byte at or after `offset` that is data in the base, or `end` if there is none before it. */
   nextData(offset: number, end: number): number {
     if (!this.#hasHoles) return Math.min(offset, end);
     const errno = lseek(this.#fd, offset, SEEK_DATA);
@@ -61,7 +57,6 @@ export class Base {
     return errno === OK ? Math.min(lseekResult(), end) : Math.min(offset, end);
   }
 
-  /** The first byte at or after `offset` that lies in a hole of the base, or `end` if there is none before it. */
   nextHole(offset: number, end: number): number {
     if (!this.#hasHoles) return end;
     return lseek(this.#fd, offset, SEEK_HOLE) === OK ? Math.min(lseekResult(), end) : end;

@@ -1,24 +1,34 @@
 /**
- * Makes the kernel hand over what it still caches of a disk before a command looks at the disk past the kernel: an
- * fsync of the disk file, from outside the daemon, which would wait for itself. Another process does it (sync(1)):
- * where the store has no room the fsync waits and cannot be interrupted, and the command must not wait with it.
+ * Makes the kernel hand over what it still caches of disks before a command looks at them past the kernel: an fsync,
+ * from outside the daemon, which would wait for itself. Another process does it (sync(1)): where the store has no room
+ * the fsync waits and cannot be interrupted.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { MountStatus } from '../daemon/status.ts';
-import { reasonOf } from '../lib/error.ts';
+import { CowfsError, reasonOf } from '../lib/error.ts';
 import { warn } from './exit.ts';
 
 const POLL_MS = 50;
 const LIMIT_MS = 10_000;
+/** Paths for one process: a command line has an end. */
+const CHUNK = 500;
 
-/** @param ask for the status as it is now */
+/**
+ * The disks of a mount that are open (the kernel writes back at the last close), for a command that can do without: it
+ * waits for so long and warns.
+ *
+ * @param ask for the status as it is now
+ */
 export async function flushDisks(status: MountStatus, ask: () => Promise<MountStatus>): Promise<void> {
-  const flushed = Promise.all(status.disks.map(({ path }) => flush(path))).then(() => true);
+  const paths = status.disks.filter(({ openHandles }) => openHandles > 0).map(({ pathByNumber }) => pathByNumber);
+  const flushed = sync(paths, false).catch((error: unknown) =>
+    warn(`${reasonOf(error)}; figures leave out what the kernel still caches`),
+  );
   for (const deadline = performance.now() + LIMIT_MS; performance.now() < deadline; ) {
     // The usual end, long before the first poll.
-    if (await Promise.race([flushed, delay(POLL_MS, false)])) return;
+    if (await Promise.race([flushed.then(() => true), delay(POLL_MS, false)])) return;
     if ((await ask()).store.heldBytes > 0) return;
   }
   warn(
@@ -26,13 +36,27 @@ export async function flushDisks(status: MountStatus, ask: () => Promise<MountSt
   );
 }
 
-async function flush(path: string): Promise<void> {
-  const child = spawn('sync', ['--', path], { stdio: 'ignore', detached: true });
-  child.unref();
-  try {
-    const [code] = await once(child, 'exit');
-    if (code !== 0) warn(`${path} could not be synced; figures leave out what the kernel still caches`);
-  } catch (error) {
-    warn(`sync: ${reasonOf(error)}; figures leave out what the kernel still caches`);
+/**
+ * For a command that cannot do without: it waits as long as it takes.
+ *
+ * @throws CowfsError of kind `failed` when it cannot be done
+ */
+export async function flush(paths: readonly string[]): Promise<void> {
+  await sync(paths, true);
+}
+
+/** @param stay whether this process stays until it is done */
+async function sync(paths: readonly string[], stay: boolean): Promise<void> {
+  for (let at = 0; at < paths.length; at += CHUNK) {
+    const child = spawn('sync', ['--', ...paths.slice(at, at + CHUNK)], { stdio: 'ignore', detached: true });
+    if (!stay) child.unref();
+    let code: unknown;
+    try {
+      [code] = await once(child, 'exit');
+    } catch (error) {
+      throw new CowfsError('failed', `sync: ${reasonOf(error)}`, error);
+    }
+    if (code === 0) continue;
+    throw new CowfsError('failed', `${paths[at]} could not be synced; \`cowfs status\` may say why`);
   }
 }

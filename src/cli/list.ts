@@ -35,17 +35,11 @@ Examples:
 /** The status of a mount, what the kernel cached until now included. */
 export async function readStatus(entry: RegistryEntry): Promise<MountStatus> {
   const { askDaemon } = await import('../daemon/control.ts');
-  const before = await askDaemon(entry.socket, 'status');
-  await flushDisks(before, () => askDaemon(entry.socket, 'status'));
-  const after = await askDaemon(entry.socket, 'status');
-  // Flushing opened the disks itself, and the kernel closes them in its own time.
-  return {
-    ...after,
-    disks: after.disks.map((disk, index) => ({
-      ...disk,
-      openHandles: before.disks[index]?.openHandles ?? 0,
-    })),
-  };
+  const { withHandlesOf } = await import('../daemon/status.ts');
+  const ask = (): Promise<MountStatus> => askDaemon(entry.socket, { command: 'status' });
+  const before = await ask();
+  await flushDisks(before, ask);
+  return withHandlesOf(await ask(), before);
 }
 
 /** The status of every live mount; one that does not answer is told of and left out. */
@@ -67,15 +61,17 @@ export async function readStatuses(): Promise<MountStatus[]> {
 }
 
 function listTable(mounts: readonly MountStatus[]): string {
-  const rows = mounts.flatMap((mount) =>
-    mount.disks.map((disk) => [
-      disk.path,
-      mount.base,
-      formatBytes(disk.size),
-      formatBytes(disk.writtenBytes),
-      String(disk.openHandles),
-      String(mount.pid),
-    ]),
+  const rows = mounts.flatMap(({ disks, mountpoint, base, pid }) =>
+    disks.length === 0
+      ? [[mountpoint, base, '-', '-', '-', String(pid)]]
+      : disks.map((disk) => [
+          disk.removed ? `${disk.path} (removed)` : disk.path,
+          base,
+          formatBytes(disk.size),
+          formatBytes(disk.writtenBytes),
+          String(disk.openHandles),
+          String(pid),
+        ]),
   );
   return formatTable([['DISK', 'BASE', 'SIZE', 'WRITTEN', 'OPEN', 'PID'], ...rows]);
 }

@@ -13,6 +13,10 @@ const VERBS: Readonly<Record<string, () => Promise<(program: Command) => void>>>
   run: async () => (await import('./run.ts')).registerRun,
   unmount: async () => (await import('./unmount.ts')).registerUnmount,
   list: async () => (await import('./list.ts')).registerList,
+  reset: async () => (await import('./reset.ts')).registerReset,
+  fork: async () => (await import('./fork.ts')).registerFork,
+  snapshot: async () => (await import('./snapshot.ts')).registerSnapshot,
+  rollback: async () => (await import('./snapshot.ts')).registerRollback,
   status: async () => (await import('./status.ts')).registerStatus,
   doctor: async () => (await import('./doctor.ts')).registerDoctor,
 };
@@ -35,6 +39,7 @@ async function createProgram(verb: string | undefined): Promise<Command> {
 Examples:
   cowfs mount base.img /mnt/vm          show /mnt/vm/disk.raw, a disk to write to
   cowfs run base.img -- qemu-system-x86_64 -drive file={},format=raw
+  cowfs reset /mnt/vm/disk.raw          throw away what was written, and go on
   cowfs unmount /mnt/vm                 throw away what was written`,
   );
   return program;

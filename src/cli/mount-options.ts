@@ -4,9 +4,11 @@
  */
 
 import { availableParallelism } from 'node:os';
-import { resolve } from 'node:path';
+import { extname, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { MountOptions } from '../daemon/options.ts';
+import { CONTROL_NAME } from '../fs/control-directory.ts';
+import { NAME_MAX_BYTES } from '../fs/node.ts';
 import type { CacheMode } from '../fs/options.ts';
 import { CowfsError } from '../lib/error.ts';
 import { LOG_LEVELS } from '../lib/log-level.ts';
@@ -20,12 +22,15 @@ const MAX_THREADS = 64;
 /** Measured on 2 cores: 28k random 4k reads a second one at a time with 2 workers, 35k with 3 or 4. */
 const DEFAULT_THREADS = Math.min(16, Math.max(4, availableParallelism()));
 const DEFAULT_ENOSPC_TIMEOUT = '60s';
-const NAME_MAX_BYTES = 255;
+/** A file of that ending becomes a disk; one of the first disk's ending, too. */
+const DEFAULT_SUFFIX = '.raw';
 
 /** As commander fills it in. */
 export interface RawOptions {
   readonly store?: string;
   readonly name: string;
+  readonly session?: readonly string[];
+  readonly empty?: boolean;
   readonly size?: string;
   readonly transport: TransportName | 'auto';
   readonly cache?: CacheMode;
@@ -33,6 +38,7 @@ export interface RawOptions {
   readonly readOnly?: boolean;
   readonly allowOther?: boolean;
   readonly maxStore?: string;
+  readonly maxSessionStore?: string;
   readonly enospcTimeout?: string;
   readonly logFile?: string;
   readonly logLevel: MountOptions['logLevel'];
@@ -61,6 +67,7 @@ export function addMountOptions(command: Command): Command {
     .option('--read-only', 'refuse writes')
     .option('--allow-other', 'let other users see and use the disk')
     .option('--max-store <size>', 'most bytes that written data may take; beyond it writes get ENOSPC')
+    .option('--max-session-store <size>', 'the same for each disk of the mount')
     .option(
       '--enospc-timeout <time>',
       `how long cached writes wait for room in a full store (default: ${DEFAULT_ENOSPC_TIMEOUT})`,
@@ -84,7 +91,8 @@ export async function toMountOptions(base: string, mountpoint: string, raw: RawO
   return {
     base: resolve(base),
     mountpoint,
-    name: parseName(raw.name),
+    names: parseNames(raw),
+    suffixes: [...new Set([DEFAULT_SUFFIX, extname(raw.name)])].filter((suffix) => suffix !== ''),
     storeDirectory: resolve(storeDirectory(raw.store)),
     transport,
     cacheMode: raw.cache ?? CACHE_MODES[transport][0],
@@ -98,6 +106,9 @@ export async function toMountOptions(base: string, mountpoint: string, raw: RawO
     privateMountpoint: false,
     ...(raw.size === undefined ? {} : { sizeBytes: parseSize(raw.size, '--size') }),
     ...(raw.maxStore === undefined ? {} : { maxStoreBytes: parseSize(raw.maxStore, '--max-store') }),
+    ...(raw.maxSessionStore === undefined
+      ? {}
+      : { maxSessionStoreBytes: parseSize(raw.maxSessionStore, '--max-session-store') }),
     ...(raw.logFile === undefined ? {} : { logFile: resolve(raw.logFile) }),
   };
 }
@@ -124,11 +135,28 @@ function parseThreads(text = String(DEFAULT_THREADS)): number {
   throw new CowfsError('usage', `--threads ${text}: give a number from ${MIN_THREADS} to ${MAX_THREADS}`);
 }
 
-function parseName(name: string): string {
-  const fits = name !== '' && name !== '.' && name !== '..' && !/[/\0\n]/.test(name);
+/** The disks that are there from the start. */
+function parseNames({ name, session = [], empty, readOnly }: RawOptions): string[] {
+  if (empty === true) {
+    if (session.length > 0) {
+      throw new CowfsError('usage', '--empty makes no disk and --session makes one; leave one of them out');
+    }
+    if (readOnly === true) {
+      throw new CowfsError('usage', '--empty beside --read-only: no disk could ever be made; leave one of them out');
+    }
+    return [];
+  }
+  const names = [parseName(name, '--name'), ...session.map((each) => parseName(each, '--session'))];
+  const twice = names.find((each, index) => names.indexOf(each) !== index);
+  if (twice === undefined) return names;
+  throw new CowfsError('usage', `${twice} is named twice; give each disk a name of its own`);
+}
+
+function parseName(name: string, option: string): string {
+  const fits = name !== '' && name !== '.' && name !== '..' && name !== CONTROL_NAME && !/[/\0\n]/.test(name);
   if (fits && Buffer.byteLength(name) <= NAME_MAX_BYTES) return name;
   throw new CowfsError(
     'usage',
-    `--name ${name}: give a file name, without slashes or newlines, of at most ${NAME_MAX_BYTES} bytes`,
+    `${option} ${name}: give a file name, without slashes or newlines, of at most ${NAME_MAX_BYTES} bytes`,
   );
 }

@@ -21,6 +21,8 @@ export function registerMount(program: Command): void {
     )
     .argument('<base>', 'a raw disk image or a block device; never written to')
     .argument('<mountpoint>', 'an existing directory')
+    .option('--session <name>', 'make another disk beside the first; can be given again', collect)
+    .option('--empty', 'make no disk; files that are created in the mount become disks')
     .option('--foreground', 'stay, and log to standard error');
   addMountOptions(command)
     .addHelpText(
@@ -31,6 +33,7 @@ Examples:
   qemu-system-x86_64 -drive file=/mnt/vm/disk.raw,format=raw
   cowfs mount base.img /mnt/vm --store /dev/shm --max-store 4G
   cowfs mount disk.qcow2 /mnt/vm --name disk.qcow2
+  cowfs mount golden.img /mnt/vms --empty && touch /mnt/vms/alice.raw /mnt/vms/bob.raw
   cowfs mount /dev/sdb /mnt/evidence --read-only`,
     )
     .action(async (base: string, mountpoint: string, raw: RawOptions & { foreground?: boolean }) => {
@@ -43,6 +46,10 @@ Examples:
         await startDaemon(options);
       }
     });
+}
+
+function collect(value: string, before: readonly string[] = []): string[] {
+  return [...before, value];
 }
 
 async function locate(base: string, givenMountpoint: string, raw: RawOptions): Promise<MountOptions> {

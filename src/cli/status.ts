@@ -1,12 +1,19 @@
 /**
  * `cowfs status`: everything about one mount, or about all.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Command } from 'commander';
-import type { MountStatus } from '../daemon/status.ts';
+import type { RegistryEntry } from '../daemon/registry.ts';
+import type { DiskStatus, MountStatus } from '../daemon/status.ts';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes, formatDuration } from '../lib/units.ts';
+import { EXIT_OK } from './exit.ts';
 import { readStatus, readStatuses } from './list.ts';
 import { formatTable } from './table.ts';
+
+const WATCH_MS = 1000;
+/** Cursor to the top, all below cleared (console_codes(4)). */
+const CLEAR = '\x1b[H\x1b[J';
 
 export function registerStatus(program: Command): void {
   program
@@ -15,33 +22,57 @@ export function registerStatus(program: Command): void {
     .description('Shows size, use, traffic and health of one mount, or of all.')
     .argument('[mountpoint]')
     .option('--json', 'one object (an array without a mountpoint), for programs')
+    .option('--watch', 'draw it anew every second, until interrupted; leaves out what the kernel still caches')
     .addHelpText(
       'after',
       `
 Examples:
   cowfs status /mnt/vm
-  cowfs status /mnt/vm --json | jq .disks[0].writtenBytes`,
+  cowfs status /mnt/vm --json | jq .disks[0].writtenBytes
+  cat /mnt/vm/.cowfs/status.json`,
     )
-    .action(async (mountpoint: string | undefined, { json }: { json?: boolean }) => {
-      const statuses = mountpoint === undefined ? await readStatuses() : [await statusOf(mountpoint)];
+    .action(async (mountpoint: string | undefined, { json, watch }: { json?: boolean; watch?: boolean }) => {
+      if (watch === true) return watchStatus(mountpoint, json === true);
+      const statuses =
+        mountpoint === undefined ? await readStatuses() : [await readStatus(await liveEntry(mountpoint))];
       if (json === true) {
         process.stdout.write(`${JSON.stringify(mountpoint === undefined ? statuses : statuses[0], undefined, 2)}\n`);
-      } else if (statuses.length === 0) {
-        process.stdout.write('nothing is mounted\n');
       } else {
-        process.stdout.write(statuses.map(statusText).join('\n'));
+        process.stdout.write(statusesText(statuses));
       }
     });
 }
 
-async function statusOf(givenPath: string): Promise<MountStatus> {
+/** Without having the kernel write back each time: that would slow down what is watched. */
+async function watchStatus(mountpoint: string | undefined, json: boolean): Promise<void> {
+  const { askDaemon } = await import('../daemon/control.ts');
+  const { liveEntries } = await import('../daemon/reap.ts');
+  const entry = mountpoint === undefined ? undefined : await liveEntry(mountpoint);
+  const { stdout } = process;
+  // A reader that goes away has seen enough.
+  stdout.on('error', () => process.exit(EXIT_OK));
+  process.once('SIGINT', () => process.exit(EXIT_OK));
+  for (;;) {
+    const entries = entry === undefined ? liveEntries() : [entry];
+    const statuses = await Promise.all(entries.map(({ socket }) => askDaemon(socket, { command: 'status' })));
+    if (json) stdout.write(`${JSON.stringify(mountpoint === undefined ? statuses : statuses[0])}\n`);
+    else stdout.write(`${stdout.isTTY ? CLEAR : ''}${statusesText(statuses)}${stdout.isTTY ? '' : '\n'}`);
+    await delay(WATCH_MS);
+  }
+}
+
+function statusesText(statuses: readonly MountStatus[]): string {
+  return statuses.length === 0 ? 'nothing is mounted\n' : statuses.map(statusText).join('\n');
+}
+
+async function liveEntry(givenPath: string): Promise<RegistryEntry> {
   const { canonicalMountpoint } = await import('../daemon/mountpoint.ts');
   const { findEntry, isAlive } = await import('../daemon/registry.ts');
   const entry = findEntry(canonicalMountpoint(givenPath));
   if (entry === undefined || !isAlive(entry)) {
     throw new CowfsError('usage', `${givenPath} is no live cowfs mount; \`cowfs list\` shows them`);
   }
-  return readStatus(entry);
+  return entry;
 }
 
 function statusText(status: MountStatus): string {
@@ -52,8 +83,8 @@ function statusText(status: MountStatus): string {
     ['base', `${status.base} (${formatBytes(status.baseSize)})`],
     ['base changed', status.baseChanged ?? 'no'],
     ...status.disks.flatMap((disk): [string, string][] => [
-      ['disk', `${disk.path} (${formatBytes(disk.size)}), open ${disk.openHandles} times`],
-      ['written', `${formatBytes(disk.writtenBytes)}, taking ${formatBytes(disk.storeBytes)}`],
+      ['disk', diskText(disk)],
+      ['written', `${formatBytes(disk.writtenBytes)}, taking ${formatBytes(disk.storeBytes)}${layersText(disk)}`],
     ]),
     ['store', `${store.directory} (${store.strategy}), ${formatBytes(store.freeBytes)} free${quota}`],
     ...(store.heldBytes > 0
@@ -70,6 +101,15 @@ function statusText(status: MountStatus): string {
     ...status.warnings.map((warning): [string, string] => ['warning', warning]),
   ];
   return formatTable(rows);
+}
+
+function diskText({ path, removed, size, openHandles }: DiskStatus): string {
+  return `${path}${removed ? ' (removed)' : ''} (${formatBytes(size)}), open ${openHandles} times`;
+}
+
+function layersText({ layers, snapshots }: DiskStatus): string {
+  const names = snapshots.length === 0 ? '' : `; snapshots ${snapshots.map(({ name }) => name).join(', ')}`;
+  return layers === 1 ? names : `, in ${layers} layers${names}`;
 }
 
 function traffic(count: number, bytes: number, latencyMs: number): string {

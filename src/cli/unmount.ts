@@ -67,7 +67,7 @@ async function detach(socket: string, mountpoint: string): Promise<void> {
   const { askDaemon } = await import('../daemon/control.ts');
   const { unmountFuse } = await import('../transport/unmount.ts');
   try {
-    await askDaemon(socket, 'detach');
+    await askDaemon(socket, { command: 'detach' });
   } catch (error) {
     const reason = unmountFuse(mountpoint, true);
     if (reason !== undefined) throw new CowfsError('failed', `${mountpoint}: ${reason}; ${reasonOf(error)}`, error);

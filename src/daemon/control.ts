@@ -4,18 +4,17 @@
  */
 import { rmSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import { CowfsError, reasonOf } from '../lib/error.ts';
-import type { MountStatus } from './status.ts';
+import { CowfsError, isErrorKind, reasonOf } from '../lib/error.ts';
+import { type ControlRequest, type ControlResults, parseControlRequest } from './control-requests.ts';
 
-/** `status` asks; `detach` ends the mount although files are open. */
-export type ControlCommand = 'status' | 'detach';
-
-type Answer = { readonly ok: true; readonly status: MountStatus } | { readonly ok: false; readonly message: string };
+type Answer =
+  | { readonly ok: true; readonly result: unknown }
+  | { readonly ok: false; readonly kind: string; readonly message: string };
 
 /** Requests are short; whoever sends more without a newline is no cowfs. */
-const MAX_REQUEST_BYTES = 4096;
+const MAX_REQUEST_BYTES = 16_384;
 
-export type ControlHandler = (command: ControlCommand) => MountStatus;
+export type ControlHandler = (request: ControlRequest) => unknown;
 
 export async function serveControl(path: string, handler: ControlHandler): Promise<Server> {
   const server = createServer((socket) => {
@@ -44,22 +43,22 @@ export async function serveControl(path: string, handler: ControlHandler): Promi
 
 function answer(line: string, handler: ControlHandler): Answer {
   try {
-    const request: unknown = JSON.parse(line);
-    const command =
-      typeof request === 'object' && request !== null && 'command' in request ? request.command : undefined;
-    if (command === 'status' || command === 'detach') return { ok: true, status: handler(command) };
-    return { ok: false, message: 'unknown command' };
+    return { ok: true, result: handler(parseControlRequest(line)) };
   } catch (error) {
-    return { ok: false, message: reasonOf(error) };
+    return { ok: false, kind: error instanceof CowfsError ? error.kind : 'failed', message: reasonOf(error) };
   }
 }
 
 /**
  * Asks a daemon.
  *
- * @throws CowfsError of kind `failed` when it does not answer in time
+ * @throws CowfsError of kind `failed` when it does not answer in time, of its own kind when it refuses
  */
-export function askDaemon(socketPath: string, command: ControlCommand, timeoutMs = 5000): Promise<MountStatus> {
+export function askDaemon<R extends ControlRequest>(
+  socketPath: string,
+  request: R,
+  timeoutMs = 5000,
+): Promise<ControlResults[R['command']]> {
   return new Promise((resolve, reject) => {
     const socket: Socket = connect(socketPath);
     const fail = (reason: string): void => {
@@ -71,16 +70,16 @@ export function askDaemon(socketPath: string, command: ControlCommand, timeoutMs
     socket.setTimeout(timeoutMs, () => fail(`nothing in ${timeoutMs} ms`));
     socket.on('error', (error) => fail(reasonOf(error)));
     socket.on('close', () => fail('it closed the connection'));
-    socket.on('connect', () => socket.write(`${JSON.stringify({ command })}\n`));
+    socket.on('connect', () => socket.write(`${JSON.stringify(request)}\n`));
     socket.on('data', (chunk: string) => {
       text += chunk;
       const end = text.indexOf('\n');
       if (end < 0) return;
       socket.destroy();
-      // The daemon is this program, of this user; its answer is what `status.ts` says.
+      // The daemon is this program, of this user; its answer is what `control-requests.ts` says.
       const parsed = JSON.parse(text.slice(0, end)) as Answer;
-      if (parsed.ok) resolve(parsed.status);
-      else reject(new CowfsError('failed', `the daemon refused ${command}: ${parsed.message}`));
+      if (parsed.ok) resolve(parsed.result as ControlResults[R['command']]);
+      else reject(new CowfsError(isErrorKind(parsed.kind) ? parsed.kind : 'failed', parsed.message));
     });
   });
 }

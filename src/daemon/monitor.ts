@@ -5,8 +5,8 @@
 import { baseChange } from '../base/change.ts';
 import type { OpenedBase } from '../base/open.ts';
 import { totals } from '../fs/counters.ts';
-import type { DiskFile } from '../fs/disk-file.ts';
 import { formatBytes } from '../lib/units.ts';
+import type { Sessions } from '../overlay/sessions.ts';
 import type { Journal } from './journal.ts';
 
 const INTERVAL_MS = 2000;
@@ -17,7 +17,7 @@ const HIGH_QUOTA = 0.9;
 
 export interface Monitored {
   readonly base: OpenedBase;
-  readonly files: readonly DiskFile[];
+  readonly sessions: Sessions;
   readonly counters: SharedArrayBuffer;
   readonly storeDirectory: string;
   readonly maxStoreBytes: number | undefined;
@@ -66,9 +66,9 @@ export class Monitor {
 
   #lookAtRoom(): void {
     if (this.#saidLow) return;
-    const { files, storeDirectory, maxStoreBytes, journal } = this.#monitored;
-    const room = Math.min(...files.map(({ store }) => store.freeBytes));
-    const occupied = files.reduce((sum, { disk }) => sum + disk.account.occupiedBytes, 0);
+    const { sessions, storeDirectory, maxStoreBytes, journal } = this.#monitored;
+    const room = sessions.directory.freeBytes;
+    const occupied = sessions.occupiedBytes;
     if (room < LOW_BYTES && occupied > 0) {
       this.#saidLow = true;
       journal.warn(`the store's file system (${storeDirectory}) has ${formatBytes(room)} left`);

@@ -4,21 +4,25 @@
  * failed or the mount ended. It never touches its own mountpoint once mounted: that would wait for itself.
  */
 import type { OpenedBase } from '../base/open.ts';
+import { pathByNumber } from '../fs/control-directory.ts';
 import { Counters, totals } from '../fs/counters.ts';
-import type { DiskFile } from '../fs/disk-file.ts';
-import { openDisks } from '../fs/spec.ts';
+import type { CowFs } from '../fs/cow-fs.ts';
+import { MAIN_THREAD, openFs } from '../fs/spec.ts';
 import { version } from '../lib/version.ts';
 import { abortConnection } from '../transport/abort.ts';
 import { loadTransport } from '../transport/load.ts';
 import type { Connection, Serving } from '../transport/transport.ts';
 import { type Attachment, attach } from './attach.ts';
 import { serveControl } from './control.ts';
+import type { ControlRequest } from './control-requests.ts';
+import { Disks } from './disks.ts';
 import type { Journal } from './journal.ts';
+import { Merger } from './merger.ts';
 import { Monitor } from './monitor.ts';
 import { mountedDevice } from './mountpoint.ts';
 import type { MountOptions } from './options.ts';
 import { prepare } from './prepare.ts';
-import type { MountStatus } from './status.ts';
+import { type MountStatus, withHandlesOf } from './status.ts';
 import { TakeDown } from './take-down.ts';
 
 interface Mounted extends Attachment {
@@ -35,10 +39,12 @@ export class MountDaemon {
   readonly #options: MountOptions;
   readonly #base: OpenedBase;
   readonly #connection: Connection;
-  readonly #files: readonly DiskFile[];
+  readonly #fs: CowFs;
+  readonly #disks: Disks;
   readonly #counters: SharedArrayBuffer;
   readonly #journal: Journal;
   readonly #monitor: Monitor;
+  readonly #merger: Merger;
   readonly #serving: Serving;
   readonly #startedAt = new Date();
   readonly #device: string | undefined;
@@ -83,18 +89,14 @@ export class MountDaemon {
       });
     const attachment = await attach(options, base, mount, journal, takeDown);
     const daemon = new MountDaemon(options, journal, takeDown, { ...attachment, base, counters });
-    const server = await serveControl(attachment.entry.socket, (command) => {
-      const status = daemon.status();
-      if (command === 'detach') setImmediate(() => daemon.detach());
-      return status;
-    });
+    const server = await serveControl(attachment.entry.socket, (request) => daemon.#answer(request));
     takeDown.add(() => server.close());
     return daemon;
   }
 
   private constructor(options: MountOptions, journal: Journal, takeDown: TakeDown, mounted: Mounted) {
     const { connection, device, watcher, base, counters } = mounted;
-    const { mountpoint, storeDirectory, maxStoreBytes } = options;
+    const { mountpoint, storeDirectory, maxStoreBytes, readOnly } = options;
     this.#options = options;
     this.#journal = journal;
     this.#base = base;
@@ -102,13 +104,24 @@ export class MountDaemon {
     this.#device = device;
     this.warnings = base.warnings;
     this.#counters = counters;
-    this.#files = openDisks(connection.fs);
-    this.#monitor = new Monitor({ base, files: this.#files, counters, storeDirectory, maxStoreBytes, journal });
+    this.#fs = openFs(connection.fs, MAIN_THREAD);
+    const { diskBytes, sizeMayLag } = connection.fs.options;
+    this.#disks = new Disks({ fs: this.#fs, mountpoint, diskBytes, readOnly });
+    const { sessions } = this.#fs;
+    this.#monitor = new Monitor({ base, sessions, counters, storeDirectory, maxStoreBytes, journal });
     takeDown.add(() => this.#monitor.close());
+    const merger = new Merger(this.#fs, journal);
+    this.#merger = merger;
+    takeDown.add(() => merger.close());
     this.#serving = connection.serve({
-      sizeOf: async (name) => watcher?.sizeOf(name),
-      isDiscarded: () =>
-        mountedDevice(mountpoint) !== device && this.#files.every(({ attributes }) => attributes.openHandles === 0),
+      sizeOf: async (node) => watcher?.sizeOf(pathByNumber(node)),
+      statusText: async () => {
+        // Whoever reads it here has nobody else to have the kernel write back.
+        const status = this.status();
+        if (sizeMayLag) await watcher?.sync(this.#disks.writable.map(pathByNumber));
+        return `${JSON.stringify(withHandlesOf(this.status(), status), undefined, 2)}\n`;
+      },
+      isDiscarded: () => mountedDevice(mountpoint) !== device && this.#disks.openHandles === 0,
     });
     takeDown.add(() => this.#serving.close());
     const detached = new Promise<void>((resolve) => {
@@ -118,9 +131,9 @@ export class MountDaemon {
     this.ended.catch(() => {});
   }
 
-  /** Path of the disk to open. */
+  /** Path of the disk to open; of the directory, where there is none yet. */
   get diskPath(): string {
-    return `${this.#options.mountpoint}/${this.#options.name}`;
+    return [this.#options.mountpoint, ...this.#options.names.slice(0, 1)].join('/');
   }
 
   /** Ends the mount although files are open: their users get errors from now on. */
@@ -131,9 +144,38 @@ export class MountDaemon {
     this.#endNow();
   }
 
+  #answer(request: ControlRequest): unknown {
+    // Layers may become superfluous.
+    setImmediate(() => this.#merger.look());
+    switch (request.command) {
+      case 'status':
+        return this.status();
+      case 'detach':
+        setImmediate(() => this.detach());
+        return this.status();
+      case 'reset':
+        return this.#disks.reset(request.disk, request.force);
+      case 'rollback':
+        return this.#disks.rollback(request.disk, request.name);
+      case 'cache-dropped':
+        this.#disks.cacheDropped(request.disk, request.replacement);
+        return null;
+      case 'fork':
+        this.#disks.fork(request.disk, request.to);
+        return null;
+      case 'snapshot':
+        this.#disks.snapshot(request.disk, request.name);
+        return null;
+      case 'delete-snapshot':
+        this.#disks.deleteSnapshot(request.disk, request.name);
+        return null;
+    }
+  }
+
   status(): MountStatus {
     this.#monitor.look();
-    const { mountpoint, storeDirectory, maxStoreBytes, transport, cacheMode, threads, readOnly } = this.#options;
+    const { mountpoint, storeDirectory, transport, cacheMode, threads, readOnly } = this.#options;
+    const { maxStoreBytes, maxSessionStoreBytes } = this.#options;
     const { rss } = process.memoryUsage();
     return {
       mountpoint,
@@ -150,22 +192,17 @@ export class MountDaemon {
       store: {
         directory: storeDirectory,
         strategy: 'sparse',
-        freeBytes: Math.min(...this.#files.map(({ store }) => store.freeBytes)),
+        freeBytes: this.#fs.sessions.directory.freeBytes,
         maxBytes: maxStoreBytes ?? null,
+        maxSessionBytes: maxSessionStoreBytes ?? null,
+        occupiedBytes: this.#fs.sessions.occupiedBytes,
         heldBytes: this.#serving.heldBytes,
       },
-      disks: this.#files.map(({ name, disk, store, attributes }) => ({
-        name,
-        path: `${mountpoint}/${name}`,
-        size: disk.sizeBytes,
-        writtenBytes: disk.account.writtenBytes,
-        storeBytes: store.usedBytes,
-        openHandles: attributes.openHandles,
-      })),
+      disks: this.#disks.status(),
       io: totals(this.#counters),
       memory: {
         rssBytes: rss,
-        mapBytes: this.#files.reduce((sum, { disk }) => sum + disk.mapBytes, 0),
+        mapBytes: this.#fs.sessions.memoryBytes,
       },
       upSince: this.#startedAt.toISOString(),
       warnings: [...this.warnings, ...this.#journal.warnings],

@@ -13,8 +13,10 @@ export interface MountOptions {
   readonly mountpoint: string;
   /** The connection, when a parent has mounted it; the mountpoint is where, or `/dev/fd/N` if that is unknown. */
   readonly fuseFd?: number;
-  /** File name of the disk in the mount. */
-  readonly name: string;
+  /** File names of the disks that are there from the start; the first is the one that is told of. */
+  readonly names: readonly string[];
+  /** How the names end of files that may be made in the mount, and become disks. */
+  readonly suffixes: readonly string[];
   readonly storeDirectory: string;
   /** Size of the disk in bytes, when larger than the base. */
   readonly sizeBytes?: number;
@@ -24,8 +26,9 @@ export interface MountOptions {
   readonly threads: number;
   readonly readOnly: boolean;
   readonly allowOther: boolean;
-  /** Quota of the store in bytes. */
+  /** Quotas of the store in bytes: of all disks together, and of each. */
   readonly maxStoreBytes?: number;
+  readonly maxSessionStoreBytes?: number;
   /** How long cached writes wait for room in a full store. */
   readonly enospcTimeoutMs: number;
   readonly logFile?: string;
@@ -38,11 +41,12 @@ export interface MountOptions {
 }
 
 /** What each field must be; `?` marks those that may be absent. */
-const FIELDS: Record<keyof MountOptions, 'string' | 'number' | 'boolean' | 'string?' | 'number?'> = {
+const FIELDS: Record<keyof MountOptions, 'string' | 'number' | 'boolean' | 'string?' | 'number?' | 'string[]'> = {
   base: 'string',
   mountpoint: 'string',
   fuseFd: 'number?',
-  name: 'string',
+  names: 'string[]',
+  suffixes: 'string[]',
   storeDirectory: 'string',
   sizeBytes: 'number?',
   transport: 'string',
@@ -51,6 +55,7 @@ const FIELDS: Record<keyof MountOptions, 'string' | 'number' | 'boolean' | 'stri
   readOnly: 'boolean',
   allowOther: 'boolean',
   maxStoreBytes: 'number?',
+  maxSessionStoreBytes: 'number?',
   enospcTimeoutMs: 'number',
   logFile: 'string?',
   logLevel: 'string',
@@ -70,7 +75,10 @@ export function parseMountOptions(json: string): MountOptions {
   const fields = new Map<string, unknown>(Object.entries(value));
   for (const [name, type] of Object.entries(FIELDS)) {
     const field = fields.get(name);
-    const fits = typeof field === type.replace('?', '') || (field === undefined && type.endsWith('?'));
+    const fits =
+      type === 'string[]'
+        ? Array.isArray(field) && field.every((each) => typeof each === 'string')
+        : typeof field === type.replace('?', '') || (field === undefined && type.endsWith('?'));
     if (!fits) throw new CowfsError('failed', `mount option ${name} is ${typeof field}, not ${type}`);
   }
   return value as MountOptions;

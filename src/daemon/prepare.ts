@@ -1,16 +1,21 @@
 /**
- * Turns mount options into an opened base, a temporary store and the description of the file system over them. Main
+ * Turns mount options into an opened base, a place for stores and the description of the file system over them. Main
  * thread, before the mount; whatever is refused here leaves nothing behind.
  */
 import { closeSync } from 'node:fs';
 import { type OpenedBase, openBase } from '../base/open.ts';
 import { SharedAttributes } from '../fs/attributes.ts';
+import type { CowFs } from '../fs/cow-fs.ts';
+import { Inodes } from '../fs/inodes.ts';
+import { ROOT_NODE } from '../fs/node.ts';
 import type { KernelCaching } from '../fs/options.ts';
-import type { FsSpec } from '../fs/spec.ts';
+import { type FsSpec, MAIN_THREAD, openFs } from '../fs/spec.ts';
+import { errnoName, OK } from '../lib/errno.ts';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes } from '../lib/units.ts';
 import { MAX_DISK_BYTES } from '../overlay/block.ts';
-import { Disk } from '../overlay/disk.ts';
+import { Sessions } from '../overlay/sessions.ts';
+import { StoreDirectory } from '../overlay/store-directory.ts';
 import { openTempStore } from '../overlay/temp-store.ts';
 import type { MountOptions } from './options.ts';
 
@@ -24,42 +29,49 @@ export interface Prepared {
 export function prepare(options: MountOptions): Prepared {
   const base = openBase(options.base, options.force);
   try {
-    const sizeBytes = diskSize(options, base);
-    const storeFd = openTempStore(options.storeDirectory);
-    const uid = process.geteuid?.() ?? 0;
-    const gid = process.getegid?.() ?? 0;
-    const overlay = Disk.create(base.descriptor.sizeBytes, sizeBytes);
-    const attributes = SharedAttributes.create(modeOf(options), uid, gid, base.stats.mtimeMs);
-    const baseBlocks = base.kind === 'file' ? base.stats.blocks : Math.ceil(base.descriptor.sizeBytes / 512);
-    const disk = {
-      name: options.name,
+    const diskBytes = diskSize(options, base);
+    // Found out now, not at the guest's first write.
+    closeSync(openTempStore(options.storeDirectory));
+    const storeDirectoryFd = StoreDirectory.open(options.storeDirectory);
+    const overlay = Sessions.create(1 + options.threads);
+    const inodes = Inodes.create();
+    const { cacheMode, readOnly, allowOther, maxStoreBytes, maxSessionStoreBytes } = options;
+    const describe = (caching: KernelCaching): FsSpec => ({
       base: base.descriptor,
-      baseBlocks,
-      storeFd,
+      storeDirectoryFd,
       overlay,
-      attributes,
-    };
-    const mountedAtMs = Date.now();
-    return {
-      base,
-      describe: (caching) => ({
-        disks: [disk],
-        options: {
-          ...caching,
-          cacheMode: options.cacheMode,
-          readOnly: options.readOnly,
-          maxStoreBytes: options.maxStoreBytes,
-          uid,
-          gid,
-          allowOther: options.allowOther,
-          mountedAtMs,
-        },
-      }),
-    };
+      inodes,
+      options: {
+        ...caching,
+        cacheMode,
+        readOnly,
+        quotas: { maxStoreBytes, maxSessionStoreBytes },
+        diskBytes,
+        suffixes: options.suffixes,
+        allowOther,
+      },
+    });
+    const fs = openFs(describe({ coherentDirect: false, sizeMayLag: false, sizelessFiles: false }), MAIN_THREAD);
+    makeDisks(fs, options, diskBytes, base.stats.mtimeMs);
+    return { base, describe };
   } catch (error) {
     closeSync(base.descriptor.fd);
     throw error;
   }
+}
+
+/** Makes the disks that are there from the start; their times are the base's. */
+function makeDisks({ inodes, namespace }: CowFs, options: MountOptions, diskBytes: number, mtimeMs: number): void {
+  const uid = process.geteuid?.() ?? 0;
+  const gid = process.getegid?.() ?? 0;
+  const file = { mode: modeOf(options), uid, gid };
+  for (const name of options.names) {
+    const errno = namespace.create(ROOT_NODE, name, file, diskBytes);
+    if (errno !== OK) throw new CowfsError('usage', `session ${name}: ${errnoName(errno)}; give another name`);
+    new SharedAttributes(inodes, namespace.found).initialise(file.mode, uid, gid, mtimeMs);
+  }
+  // Last, as making names has changed its times.
+  new SharedAttributes(inodes, ROOT_NODE).initialise(options.allowOther ? 0o755 : 0o700, uid, gid, Date.now());
 }
 
 function diskSize({ sizeBytes }: MountOptions, base: OpenedBase): number {

@@ -4,16 +4,31 @@
  */
 import type { Totals } from '../fs/counters.ts';
 
-interface DiskStatus {
+export interface SnapshotStatus {
+  readonly name: string;
+  /** Size of the disk in bytes, as it was then. */
+  readonly size: number;
+  readonly createdAt: string;
+}
+
+export interface DiskStatus {
+  /** From the mountpoint: `disk.raw`, `job-17/a.raw`. */
   readonly name: string;
   readonly path: string;
+  /** Where the disk is found also when it has lost its name. */
+  readonly pathByNumber: string;
+  /** Whether it was removed while it was open; it goes with the last handle. */
+  readonly removed: boolean;
   /** Size of the virtual disk in bytes. */
   readonly size: number;
-  /** Bytes of blocks whose content differs in origin from the base: written or copied up. */
+  /** Bytes of blocks that were written or copied up, in all its layers. */
   readonly writtenBytes: number;
-  /** Bytes that the store really takes on its file system. */
+  /** Bytes that its layers really take on their file system, those that it shares with others included. */
   readonly storeBytes: number;
   readonly openHandles: number;
+  /** Layers between the base and what is written now. */
+  readonly layers: number;
+  readonly snapshots: readonly SnapshotStatus[];
 }
 
 export interface MountStatus {
@@ -34,6 +49,9 @@ export interface MountStatus {
     readonly strategy: string;
     readonly freeBytes: number;
     readonly maxBytes: number | null;
+    readonly maxSessionBytes: number | null;
+    /** Bytes of blocks that all disks together take or are promised; what `maxBytes` counts. */
+    readonly occupiedBytes: number;
     /** Cached writes that wait for room. */
     readonly heldBytes: number;
   };
@@ -43,4 +61,16 @@ export interface MountStatus {
   readonly memory: { readonly rssBytes: number; readonly mapBytes: number };
   readonly upSince: string;
   readonly warnings: readonly string[];
+}
+
+/**
+ * A status after the kernel has written back, with the open handles from before: whoever had it write back opened the
+ * disks himself, and the kernel closes them in its own time.
+ */
+export function withHandlesOf(after: MountStatus, before: MountStatus): MountStatus {
+  const handles = new Map(before.disks.map(({ pathByNumber, openHandles }) => [pathByNumber, openHandles]));
+  return {
+    ...after,
+    disks: after.disks.map((disk) => ({ ...disk, openHandles: handles.get(disk.pathByNumber) ?? disk.openHandles })),
+  };
 }

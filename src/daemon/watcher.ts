@@ -10,8 +10,9 @@ import { CowfsError, reasonOf } from '../lib/error.ts';
 
 /**
  * $1 device number of the mount, $2 mountpoint, $3 and $4 files to remove, $5 "private" for a mountpoint to remove.
- * Commands, a line each: `done` (the daemon has cleaned up), `detach` (do it now), `size NAME` (prints the size of a
- * file in the mount as the kernel knows it, with the device it is on).
+ * Commands, a line each: `done` (the daemon has cleaned up), `detach` (do it now), and questions, whose answers start
+ * with the question's number: `size N PATH` (the size of a file in the mount as the kernel knows it, and the device it
+ * is on), `sync N PATH...` (once the kernel has written back what it caches of them, which the shell does not wait for).
  */
 const SCRIPT = `
 trap '' HUP INT TERM QUIT PIPE
@@ -19,7 +20,14 @@ while IFS= read -r line; do
   case $line in
     done) exit 0 ;;
     detach) break ;;
-    'size '*) stat -c '%s %d' -- "$2/\${line#size }" 2>/dev/null || echo '-' ;;
+    'size '*) ( set -f; set -- "$2" $line; stat -c "$3 %s %d" -- "$1/$4" 2>/dev/null || echo "$3 -" ) ;;
+    'sync '*) (
+      set -f; set -- "$2" $line
+      root=$1 number=$3; shift 3
+      for path; do set -- "$@" "$root/$path"; shift; done
+      sync -- "$@" 2>/dev/null
+      echo "$number done"
+    ) & ;;
   esac
 done
 ours=no
@@ -53,8 +61,9 @@ export class Watcher {
   readonly #started: Promise<number>;
   readonly #gone: Promise<void>;
   readonly #device: string;
-  /** Who waits for an answer, in the order of their questions. */
-  readonly #questions: ((answer: string | undefined) => void)[] = [];
+  /** Who waits for an answer, by the numbers of their questions. */
+  readonly #questions = new Map<number, (answer: string | undefined) => void>();
+  #asked = 0;
   #pending = '';
 
   constructor(watched: Watched, warn: (message: string) => void) {
@@ -75,7 +84,8 @@ export class Watcher {
     });
     this.#gone = new Promise((resolve) => {
       child.once('exit', () => {
-        for (const answer of this.#questions.splice(0)) answer(undefined);
+        for (const answer of this.#questions.values()) answer(undefined);
+        this.#questions.clear();
         resolve();
       });
     });
@@ -91,19 +101,37 @@ export class Watcher {
     return this.#started;
   }
 
-  /** The size in bytes of a file in the mount as the kernel knows it; undefined when that cannot be told. */
-  async sizeOf(name: string): Promise<number | undefined> {
-    const answer = await Promise.race([
-      new Promise<string | undefined>((resolve) => {
-        this.#questions.push(resolve);
-        this.#child.stdin?.write(`size ${name}\n`);
-      }),
-      this.#gone.then(() => undefined),
-      after(ANSWER_MS),
-    ]);
-    const [size, device] = (answer ?? '').split(' ').map(Number);
+  /**
+   * The size in bytes of a file in the mount as the kernel knows it; undefined when that cannot be told.
+   *
+   * @param path from the mountpoint, without blanks
+   */
+  async sizeOf(path: string): Promise<number | undefined> {
+    const [size, device] = ((await this.#ask('size', path)) ?? '').split(' ').map(Number);
     // Something else may be mounted on top of us.
     return Number.isInteger(size) && device === deviceNumber(this.#device) ? size : undefined;
+  }
+
+  /**
+   * Has the kernel write back what it caches of files; false when that takes long: a store without room.
+   *
+   * @param paths from the mountpoint, without blanks
+   */
+  async sync(paths: readonly string[]): Promise<boolean> {
+    return paths.length === 0 || (await this.#ask('sync', paths.join(' '))) !== undefined;
+  }
+
+  async #ask(question: string, argument: string): Promise<string | undefined> {
+    const number = ++this.#asked;
+    const answer = new Promise<string | undefined>((resolve) => {
+      this.#questions.set(number, resolve);
+      this.#child.stdin?.write(`${question} ${number} ${argument}\n`);
+    });
+    try {
+      return await Promise.race([answer, this.#gone.then(() => undefined), after(ANSWER_MS)]);
+    } finally {
+      this.#questions.delete(number);
+    }
   }
 
   /** Has it take the mount away and go; false when it did not in time (it is dead, or umount hangs). */
@@ -132,7 +160,10 @@ export class Watcher {
     this.#pending += text;
     const lines = this.#pending.split('\n');
     this.#pending = lines.pop() ?? '';
-    for (const line of lines) this.#questions.shift()?.(line);
+    for (const line of lines) {
+      const blank = line.indexOf(' ');
+      this.#questions.get(Number(line.slice(0, blank)))?.(line.slice(blank + 1));
+    }
   }
 }
 

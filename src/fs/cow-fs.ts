@@ -1,156 +1,203 @@
 /**
- * What a mount shows: a directory with its disks in it. Joins the overlay's bytes to names, attributes and handles.
- * One instance a worker (and one on the main thread for status), all state in shared memory.
- *
- * Names cannot be made, moved or removed: those operations have no place here and the transport answers EPERM.
+ * What a mount shows: disks, and directories of them. Joins the overlay's bytes to names, attributes and handles. One
+ * instance a thread, all state in shared memory. Names are `namespace.ts`, the open views of disks `disk-file.ts`.
  */
 import { constants } from 'node:fs';
-import {
-  EACCES,
-  EFBIG,
-  EINVAL,
-  EIO,
-  EISDIR,
-  ENAMETOOLONG,
-  ENOENT,
-  ENOSYS,
-  ENOTDIR,
-  ENXIO,
-  EOPNOTSUPP,
-  EROFS,
-  type Errno,
-  OK,
-} from '../lib/errno.ts';
-import { BLOCK_BYTES, MAX_DISK_BYTES } from '../overlay/block.ts';
-import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, SEEK_DATA, SEEK_HOLE } from '../sys/libc.ts';
-import type { TimeName } from './attributes.ts';
-import type { DiskFile } from './disk-file.ts';
-import { DT_DIR, DT_REG, FIRST_DISK_NODE, type NodeId, PERMISSION_BITS, ROOT_NODE } from './node.ts';
-import type { AttributeChange, Attributes, DirectoryEntry, FsOps, Statistics } from './ops.ts';
+import { EINVAL, EIO, EISDIR, ENOENT, ENOSYS, ENXIO, EPERM, EROFS, type Errno, OK } from '../lib/errno.ts';
+import { BLOCK_BYTES } from '../overlay/block.ts';
+import type { Sessions } from '../overlay/sessions.ts';
+import { SEEK_DATA, SEEK_HOLE } from '../sys/libc.ts';
+import { SharedAttributes } from './attributes.ts';
+import { CONTROL_NAME, CONTROL_NODE, STATUS_NAME, STATUS_NODE } from './control-directory.ts';
+import { ControlFiles } from './control-files.ts';
+import { DiskFiles } from './disk-file.ts';
+import { fallocateOn } from './fallocate.ts';
+import { HandleKinds, isWritable } from './handle-kinds.ts';
+import { INODE, type Inodes, KIND } from './inodes.ts';
+import { listDirectory } from './listing.ts';
+import { Namespace } from './namespace.ts';
+import { NAME_MAX_BYTES, NO_NODE, type NodeId, ROOT_NODE } from './node.ts';
+import type { AttributeChange, Attributes, DirectoryEntry, FsOps, NewFile, Statistics } from './ops.ts';
 import type { CowFsOptions } from './options.ts';
-import { emptyAttributes, fillDisk, fillRoot } from './stat.ts';
-
-const TIME_FIELDS = {
-  atime: 'ATIME',
-  mtime: 'MTIME',
-} as const satisfies Record<string, TimeName>;
-const NAME_MAX = 255;
-/** The access mode within the flags of open(2) (asm-generic/fcntl.h). */
-const O_ACCMODE = 3;
+import { emptyAttributes, fillDirectory, fillDisk } from './stat.ts';
 
 export class CowFs implements FsOps {
   readonly attributes: Attributes = emptyAttributes();
   transferred = 0;
   found = 0;
   direct = false;
+  keepCache = true;
 
-  readonly #files: readonly DiskFile[];
+  readonly inodes: Inodes;
+  readonly sessions: Sessions;
+  readonly namespace: Namespace;
+  readonly #files: DiskFiles;
+  readonly #control: ControlFiles;
+  readonly #handles: HandleKinds;
   readonly #options: CowFsOptions;
 
-  constructor(files: readonly DiskFile[], options: CowFsOptions) {
-    this.#files = files;
+  constructor(inodes: Inodes, sessions: Sessions, options: CowFsOptions) {
+    this.inodes = inodes;
+    this.sessions = sessions;
+    this.namespace = new Namespace(inodes, sessions);
+    this.#files = new DiskFiles(inodes, sessions);
+    this.#control = new ControlFiles(inodes, options);
+    this.#handles = new HandleKinds(options);
     this.#options = options;
   }
 
   lookup(parent: NodeId, name: string): Errno {
-    if (parent !== ROOT_NODE) return this.#file(parent) === undefined ? ENOENT : ENOTDIR;
-    if (Buffer.byteLength(name) > NAME_MAX) return ENAMETOOLONG;
-    const index = this.#files.findIndex((file) => file.name === name);
-    return index < 0 ? ENOENT : this.getAttributes((FIRST_DISK_NODE + index) as NodeId);
+    const control = this.#control.lookup(parent, name);
+    if (control !== undefined) return control === NO_NODE ? ENOENT : this.getAttributes(control);
+    const errno = this.namespace.find(parent, name);
+    return errno === OK ? this.getAttributes(this.namespace.found) : errno;
   }
 
   getAttributes(node: NodeId): Errno {
-    if (node === ROOT_NODE) {
-      fillRoot(this.attributes, this.#options);
+    if (this.#control.fill(this.attributes, node)) return OK;
+    const kind = this.inodes.kind(node);
+    if (kind === KIND.DIRECTORY) {
+      fillDirectory(this.attributes, node, new SharedAttributes(this.inodes, node), this.#links(node));
       return OK;
     }
-    const file = this.#file(node);
+    const file = this.#files.enter(node);
     if (file === undefined) return ENOENT;
-    fillDisk(this.attributes, node, file);
-    return OK;
+    try {
+      fillDisk(this.attributes, file, this.#links(node));
+      return OK;
+    } finally {
+      this.#files.leave();
+    }
   }
 
   setAttributes(node: NodeId, change: AttributeChange): Errno {
-    const file = this.#file(node);
     if (this.#options.readOnly) return EROFS;
-    if (file === undefined) return node === ROOT_NODE ? EACCES : ENOENT;
-    const { attributes, disk } = file;
-    if (change.sizeBytes !== undefined) {
-      const errno = disk.truncate(change.sizeBytes);
-      if (errno !== OK) return errno;
-      attributes.setTimeMs('MTIME', Date.now());
+    if (this.#control.owns(node)) return EPERM;
+    if (this.inodes.kind(node) === KIND.DIRECTORY) {
+      if (change.sizeBytes !== undefined) return EISDIR;
+      new SharedAttributes(this.inodes, node).change(change);
+      return this.getAttributes(node);
     }
-    if (change.mode !== undefined) attributes.setMode(change.mode & PERMISSION_BITS);
-    if (change.uid !== undefined || change.gid !== undefined) {
-      attributes.setOwner(change.uid ?? attributes.uid, change.gid ?? attributes.gid);
+    const file = this.#files.enter(node);
+    if (file === undefined) return ENOENT;
+    try {
+      if (change.sizeBytes !== undefined) {
+        const errno = file.disk.truncate(change.sizeBytes);
+        if (errno !== OK) return errno;
+        file.attributes.touch();
+      }
+      file.attributes.change(change);
+      fillDisk(this.attributes, file, this.#links(node));
+      return OK;
+    } finally {
+      this.#files.leave();
     }
-    for (const field of ['atime', 'mtime'] as const) {
-      const time = change[field];
-      if (time === 'now') attributes.setTimeMs(TIME_FIELDS[field], Date.now());
-      else if (time !== undefined) attributes.setTime(TIME_FIELDS[field], time[0], time[1]);
-    }
-    attributes.setTimeMs('CTIME', Date.now());
-    fillDisk(this.attributes, node, file);
-    return OK;
+  }
+
+  create(parent: NodeId, name: string, file: NewFile, flags: number): Errno {
+    if (this.#options.readOnly) return EROFS;
+    if (this.#control.owns(parent) || !this.#options.suffixes.some((suffix) => name.endsWith(suffix))) return EPERM;
+    const sizeBytes = (flags & constants.O_TRUNC) === 0 ? this.#options.diskBytes : 0;
+    const errno = this.namespace.create(parent, name, file, sizeBytes);
+    return errno === OK ? this.getAttributes(this.namespace.found) : errno;
+  }
+
+  makeDirectory(parent: NodeId, name: string, file: NewFile): Errno {
+    if (this.#options.readOnly) return EROFS;
+    const errno = this.namespace.makeDirectory(parent, name, file);
+    return errno === OK ? this.getAttributes(this.namespace.found) : errno;
+  }
+
+  remove(parent: NodeId, name: string): Errno {
+    if (this.#options.readOnly) return EROFS;
+    return this.#control.owns(parent) ? EPERM : this.namespace.remove(parent, name, KIND.DISK);
+  }
+
+  removeDirectory(parent: NodeId, name: string): Errno {
+    if (this.#options.readOnly) return EROFS;
+    return this.#control.owns(parent) ? EPERM : this.namespace.remove(parent, name, KIND.DIRECTORY);
+  }
+
+  rename(parent: NodeId, name: string, newParent: NodeId, newName: string, flags: number): Errno {
+    if (this.#options.readOnly) return EROFS;
+    if (this.#control.owns(parent) || this.#control.owns(newParent)) return EPERM;
+    return this.namespace.rename(parent, name, newParent, newName, flags);
+  }
+
+  remember(node: NodeId): void {
+    if (this.inodes.kind(node) !== KIND.FREE) this.inodes.add(node, INODE.LOOKUPS, 1);
+  }
+
+  forget(node: NodeId, count: number): void {
+    if (this.inodes.kind(node) === KIND.FREE) return;
+    if (this.inodes.add(node, INODE.LOOKUPS, -count | 0) === 0) this.namespace.dropIfUnused(node);
   }
 
   open(node: NodeId, flags: number): Errno {
-    const file = this.#file(node);
-    if (file === undefined) return node === ROOT_NODE ? EISDIR : ENOENT;
-    if (isWritable(flags) && this.#options.readOnly) return EROFS;
-    this.direct = this.#isDirect(flags);
-    file.attributes.opened(this.#mayHoldData(flags));
-    return OK;
+    if (this.isGenerated(node)) return isWritable(flags) ? EPERM : OK;
+    const file = this.#files.enter(node);
+    if (file === undefined) return this.#isDirectory(node) ? EISDIR : ENOENT;
+    try {
+      if (isWritable(flags) && this.#options.readOnly) return EROFS;
+      this.direct = this.#handles.isDirect(flags);
+      this.keepCache = this.inodes.get(node, INODE.STALE_CACHE) === 0;
+      // libfuse 2 drops what is cached of a file whose time has changed.
+      if (!this.keepCache) file.attributes.advanceTime();
+      file.attributes.opened(this.#handles.mayHoldData(flags));
+      return OK;
+    } finally {
+      this.#files.leave();
+    }
   }
 
   release(node: NodeId, flags: number): void {
-    this.#file(node)?.attributes.closed(this.#mayHoldData(flags));
+    const file = this.#files.enter(node);
+    if (file === undefined) return;
+    try {
+      file.attributes.closed(this.#handles.mayHoldData(flags));
+    } finally {
+      this.#files.leave();
+    }
+    this.namespace.dropIfUnused(node);
   }
 
   read(node: NodeId, offset: number, length: number, into: Uint8Array, at: number): Errno {
     this.transferred = 0;
-    const file = this.#file(node);
+    const file = this.#files.enter(node);
     if (file === undefined) return EIO;
-    const errno = file.disk.read(offset, length, into, at);
-    this.transferred = file.disk.transferred;
-    return errno;
+    try {
+      const errno = file.disk.read(offset, length, into, at);
+      this.transferred = file.disk.transferred;
+      return errno;
+    } finally {
+      this.#files.leave();
+    }
   }
 
   write(node: NodeId, offset: number, length: number, from: Uint8Array, at: number): Errno {
     this.transferred = 0;
-    const file = this.#file(node);
+    const file = this.#files.enter(node);
     if (file === undefined) return EIO;
-    const errno = file.disk.write(offset, length, from, at);
-    this.transferred = file.disk.transferred;
-    touch(file);
-    return errno;
+    try {
+      const errno = file.disk.write(offset, length, from, at);
+      this.transferred = file.disk.transferred;
+      file.attributes.touch();
+      return errno;
+    } finally {
+      this.#files.leave();
+    }
   }
 
   allocate(node: NodeId, mode: number, offset: number, length: number): Errno {
-    const file = this.#file(node);
+    const file = this.#files.enter(node);
     if (file === undefined) return EIO;
-    if (length === 0) return EINVAL;
-    if (offset + length > MAX_DISK_BYTES) return EFBIG;
-    const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
-    const { disk } = file;
-    let errno: Errno;
-    switch (mode & ~FALLOC_FL_KEEP_SIZE) {
-      case 0:
-        errno = disk.allocate(offset, length, keepSize);
-        break;
-      case FALLOC_FL_PUNCH_HOLE:
-        errno = keepSize ? disk.discard(offset, length) : EOPNOTSUPP;
-        break;
-      // Thin, where an ordinary file would set the space aside: zeros need none here until they are overwritten.
-      case FALLOC_FL_ZERO_RANGE:
-        errno = disk.discard(offset, length);
-        if (errno === OK && !keepSize && offset + length > disk.sizeBytes) errno = disk.truncate(offset + length);
-        break;
-      default:
-        return EOPNOTSUPP;
+    try {
+      const errno = fallocateOn(file.disk, mode, offset, length);
+      if (errno === OK) file.attributes.touch();
+      return errno;
+    } finally {
+      this.#files.leave();
     }
-    if (errno === OK) touch(file);
-    return errno;
   }
 
   /**
@@ -159,18 +206,22 @@ export class CowFs implements FsOps {
    * end, too, is where the kernel says.
    */
   seek(node: NodeId, offset: number, whence: number, kernelSize = 0): Errno {
-    const file = this.#file(node);
+    const file = this.#files.enter(node);
     if (file === undefined) return EIO;
-    const { disk } = file;
-    if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return EINVAL;
-    if (file.attributes.writableHandles > 0) {
-      const end = Math.max(disk.sizeBytes, kernelSize);
-      this.found = whence === SEEK_DATA ? offset : end;
-      return offset < end ? OK : ENXIO;
+    try {
+      const { disk } = file;
+      if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return EINVAL;
+      if (file.attributes.writableHandles > 0) {
+        const end = Math.max(disk.sizeBytes, kernelSize);
+        this.found = whence === SEEK_DATA ? offset : end;
+        return offset < end ? OK : ENXIO;
+      }
+      const errno = whence === SEEK_DATA ? disk.seekData(offset) : disk.seekHole(offset);
+      this.found = disk.found;
+      return errno;
+    } finally {
+      this.#files.leave();
     }
-    const errno = whence === SEEK_DATA ? disk.holes.seekData(offset) : disk.holes.seekHole(offset);
-    this.found = disk.holes.found;
-    return errno;
   }
 
   seekNeedsKernelSize(node: NodeId, offset: number, whence: number): boolean {
@@ -178,13 +229,18 @@ export class CowFs implements FsOps {
   }
 
   readNeedsKernelSize(node: NodeId, end: number, flags: number): boolean {
-    return this.#isDirect(flags) && this.#mayEndLater(node, end);
+    return this.#handles.isDirect(flags) && this.#mayEndLater(node, end);
   }
 
   #mayEndLater(node: NodeId, end: number): boolean {
-    const file = this.#file(node);
-    if (file === undefined || !this.#options.sizeMayLag || file.attributes.writableHandles === 0) return false;
-    return end > file.disk.sizeBytes;
+    if (!this.#options.sizeMayLag) return false;
+    const file = this.#files.enter(node);
+    if (file === undefined) return false;
+    try {
+      return file.attributes.writableHandles > 0 && end > file.disk.sizeBytes;
+    } finally {
+      this.#files.leave();
+    }
   }
 
   /** A temporary store is gone with the process, so there is nothing to make durable. */
@@ -192,64 +248,45 @@ export class CowFs implements FsOps {
     return ENOSYS;
   }
 
-  list(node: NodeId): readonly DirectoryEntry[] | undefined {
-    if (node !== ROOT_NODE) return undefined;
-    return [
-      { name: '.', node: ROOT_NODE, type: DT_DIR },
-      { name: '..', node: ROOT_NODE, type: DT_DIR },
-      ...this.#files.map(({ name }, index) => ({
-        name,
-        node: (FIRST_DISK_NODE + index) as NodeId,
-        type: DT_REG,
-      })),
-    ];
+  list(node: NodeId, cookie: number, most: number): readonly DirectoryEntry[] | undefined {
+    if (node === CONTROL_NODE) return this.#control.list(cookie, most);
+    return this.#isDirectory(node) ? listDirectory(this.inodes, node, cookie, most) : undefined;
+  }
+
+  isGenerated(node: NodeId): boolean {
+    return node === STATUS_NODE;
   }
 
   /** Room is what the store's file system has for us and the quota still allows. */
   statistics(): Statistics {
-    const { maxStoreBytes } = this.#options;
-    const occupied = this.#files.reduce((sum, { disk }) => sum + disk.account.occupiedBytes, 0);
+    const { maxStoreBytes } = this.#options.quotas;
+    const occupied = this.sessions.occupiedBytes;
     const quotaLeft = maxStoreBytes === undefined ? Number.POSITIVE_INFINITY : Math.max(0, maxStoreBytes - occupied);
-    const hostFree = Math.min(...this.#files.map(({ store }) => store.freeBytes));
-    const freeBlocks = Math.floor(Math.min(hostFree, quotaLeft) / BLOCK_BYTES);
+    const freeBlocks = Math.floor(Math.min(this.sessions.directory.freeBytes, quotaLeft) / BLOCK_BYTES);
     return {
       blockBytes: BLOCK_BYTES,
       blocks: freeBlocks + Math.ceil(occupied / BLOCK_BYTES),
       freeBlocks,
-      files: this.#files.length + 1,
-      nameMax: NAME_MAX,
+      files: this.inodes.count,
+      nameMax: NAME_MAX_BYTES,
     };
   }
 
   nameOf(node: NodeId): string {
-    return node === ROOT_NODE ? '/' : (this.#file(node)?.name ?? `node ${node}`);
+    if (node === ROOT_NODE) return '/';
+    if (node === CONTROL_NODE) return CONTROL_NAME;
+    if (node === STATUS_NODE) return `${CONTROL_NAME}/${STATUS_NAME}`;
+    return this.inodes.kind(node) === KIND.FREE ? `node ${node}` : this.namespace.path(node);
   }
 
-  #isDirect(flags: number): boolean {
-    const { cacheMode, coherentDirect } = this.#options;
-    return cacheMode === 'none' || (coherentDirect && (flags & constants.O_DIRECT) !== 0);
+  /** Names that an inode has, as stat(2) counts them. */
+  #links(node: NodeId): number {
+    const { inodes } = this;
+    if (node !== ROOT_NODE && inodes.parent(node) === NO_NODE) return 0;
+    return this.#isDirectory(node) ? 2 + (node === ROOT_NODE ? inodes.directories : 0) : 1;
   }
 
-  /**
-   * Whether the kernel may keep data that is written through such a handle, so that this side sees it late. Handles
-   * that bypass the cache do so only where they can be mapped (FUSE_DIRECT_IO_ALLOW_MMAP).
-   */
-  #mayHoldData(flags: number): boolean {
-    return isWritable(flags) && (!this.#isDirect(flags) || this.#options.coherentDirect);
+  #isDirectory(node: NodeId): boolean {
+    return node === CONTROL_NODE || this.inodes.kind(node) === KIND.DIRECTORY;
   }
-
-  #file(node: NodeId): DiskFile | undefined {
-    return this.#files[node - FIRST_DISK_NODE];
-  }
-}
-
-/** The content changed. */
-function touch({ attributes }: DiskFile): void {
-  const now = Date.now();
-  attributes.setTimeMs('MTIME', now);
-  attributes.setTimeMs('CTIME', now);
-}
-
-function isWritable(flags: number): boolean {
-  return (flags & O_ACCMODE) !== constants.O_RDONLY;
 }

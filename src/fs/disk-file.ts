@@ -1,15 +1,76 @@
 /**
- * A disk as a file in the mount: its name, its bytes, where they go, and what stat(2) says of it.
+ * Disks as files, as one thread has them: views of what is in shared memory, made when a thread first meets a disk and
+ * again when what lies under it has changed.
  */
 import type { Disk } from '../overlay/disk.ts';
-import type { Store } from '../overlay/store.ts';
-import type { SharedAttributes } from './attributes.ts';
+import type { Sessions } from '../overlay/sessions.ts';
+import { SharedAttributes } from './attributes.ts';
+import { INODE, type Inodes, KIND } from './inodes.ts';
+import type { NodeId } from './node.ts';
 
 export interface DiskFile {
-  readonly name: string;
-  readonly disk: Disk;
-  readonly store: Store;
+  readonly node: NodeId;
   readonly attributes: SharedAttributes;
-  /** Blocks of 512 bytes that the base takes on its file system. */
-  readonly baseBlocks: number;
+  readonly disk: Disk;
+}
+
+interface Remembered extends DiskFile {
+  readonly generation: number;
+  readonly session: number;
+  topology: number;
+  disk: Disk;
+}
+
+/** How many disks that are gone may be remembered before they are looked for. */
+const SLACK = 64;
+
+export class DiskFiles {
+  readonly #inodes: Inodes;
+  readonly #sessions: Sessions;
+  readonly #files = new Map<NodeId, Remembered>();
+
+  constructor(inodes: Inodes, sessions: Sessions) {
+    this.#inodes = inodes;
+    this.#sessions = sessions;
+  }
+
+  /** The disk, with this thread inside its session until `leave`; undefined, and nothing entered, for what is none. */
+  enter(node: NodeId): DiskFile | undefined {
+    let file = this.#files.get(node);
+    if (file === undefined || file.generation !== this.#inodes.get(node, INODE.GENERATION)) {
+      if (this.#inodes.kind(node) !== KIND.DISK) return undefined;
+      this.#sweep();
+      const session = this.#inodes.get(node, INODE.CONTENT);
+      this.#sessions.gate.enter(session);
+      file = {
+        node,
+        generation: this.#inodes.get(node, INODE.GENERATION),
+        session,
+        attributes: new SharedAttributes(this.#inodes, node),
+        topology: this.#sessions.topology,
+        disk: this.#sessions.open(session),
+      };
+      this.#files.set(node, file);
+      return file;
+    }
+    this.#sessions.gate.enter(file.session);
+    const { topology } = this.#sessions;
+    if (file.topology !== topology) {
+      file.disk = this.#sessions.open(file.session);
+      file.topology = topology;
+    }
+    return file;
+  }
+
+  leave(): void {
+    this.#sessions.gate.leave();
+  }
+
+  /** Forgets disks that are gone. */
+  #sweep(): void {
+    if (this.#files.size <= this.#inodes.count + SLACK) return;
+    for (const [node, { generation }] of this.#files) {
+      if (generation !== this.#inodes.get(node, INODE.GENERATION)) this.#files.delete(node);
+    }
+  }
 }

@@ -37,11 +37,21 @@ export interface AttributeChange {
   mtime?: 'now' | readonly [seconds: number, nanoseconds: number];
 }
 
+/** What a new inode starts with. */
+export interface NewFile {
+  /** Permission bits, the umask applied. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
 export interface DirectoryEntry {
   readonly name: string;
   readonly node: NodeId;
   /** DT_DIR or DT_REG. */
   readonly type: number;
+  /** Where the listing goes on after this entry. */
+  readonly cookie: number;
 }
 
 /** As `struct statvfs` (statvfs(3)), in blocks of `blockBytes`. */
@@ -54,7 +64,7 @@ export interface Statistics {
 }
 
 export interface FsOps {
-  /** Filled by `lookup` and `getAttributes`. */
+  /** Filled by `lookup`, `getAttributes`, `create` and `makeDirectory`. */
   readonly attributes: Attributes;
   /** Bytes that `read` or `write` moved. */
   readonly transferred: number;
@@ -62,12 +72,29 @@ export interface FsOps {
   readonly found: number;
   /** Whether the handle that `open` gave out bypasses the page cache. */
   readonly direct: boolean;
+  /** Whether what the kernel caches of the file that was opened is still its content. */
+  readonly keepCache: boolean;
 
   /** ENOENT if the directory has no such entry. */
   lookup(parent: NodeId, name: string): Errno;
   getAttributes(node: NodeId): Errno;
   /** Also fills `attributes`. */
   setAttributes(node: NodeId, change: AttributeChange): Errno;
+  /**
+   * Makes a disk: with the content of the base, or empty where it is to be truncated. Does not open it.
+   *
+   * @param flags of open(2)
+   */
+  create(parent: NodeId, name: string, file: NewFile, flags: number): Errno;
+  makeDirectory(parent: NodeId, name: string, file: NewFile): Errno;
+  /** unlink(2). */
+  remove(parent: NodeId, name: string): Errno;
+  removeDirectory(parent: NodeId, name: string): Errno;
+  /** @param flags of renameat2(2) */
+  rename(parent: NodeId, name: string, newParent: NodeId, newName: string, flags: number): Errno;
+  /** The kernel was told of the node, once more: it stays known until as many `forget` have come. */
+  remember(node: NodeId): void;
+  forget(node: NodeId, count: number): void;
   /** @param flags of open(2) */
   open(node: NodeId, flags: number): Errno;
   /** @param flags those that the handle was opened with */
@@ -95,8 +122,14 @@ export interface FsOps {
   readNeedsKernelSize(node: NodeId, end: number, flags: number): boolean;
   /** fsync(2). ENOSYS where it has nothing to do, so that the kernel stops asking. */
   sync(node: NodeId): Errno;
-  /** `.` and `..` included; undefined for what is no directory. */
-  list(node: NodeId): readonly DirectoryEntry[] | undefined;
+  /**
+   * Up to `most` entries, `.` and `..` included; undefined for what is no directory.
+   *
+   * @param cookie that of the entry before, 0 for the start
+   */
+  list(node: NodeId, cookie: number, most: number): readonly DirectoryEntry[] | undefined;
+  /** Whether the file's content is written anew at each open, and elsewhere: the transport asks for it and keeps it. */
+  isGenerated(node: NodeId): boolean;
   statistics(): Statistics;
   /** A name for trace lines. */
   nameOf(node: NodeId): string;

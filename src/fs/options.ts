@@ -2,6 +2,8 @@
  * How a mount's file system behaves; decided once, the same on every thread.
  */
 
+import type { Quotas } from '../overlay/account.ts';
+
 /** `writeback` and `writethrough` go through the kernel's page cache; `none` bypasses it for every opener. */
 export type CacheMode = 'writeback' | 'writethrough' | 'none';
 
@@ -14,16 +16,18 @@ export interface KernelCaching {
   readonly coherentDirect: boolean;
   /** Whether the kernel may know a larger size than we do (WRITEBACK_CACHE): it extends the file and writes later. */
   readonly sizeMayLag: boolean;
+  /** Whether a file can be read whose size nobody knows before it is opened (FOPEN_DIRECT_IO for it alone). */
+  readonly sizelessFiles: boolean;
 }
 
 export interface CowFsOptions extends KernelCaching {
   readonly cacheMode: CacheMode;
   readonly readOnly: boolean;
-  readonly maxStoreBytes: number | undefined;
-  /** Of the root directory; the mounting user. */
-  readonly uid: number;
-  readonly gid: number;
+  readonly quotas: Quotas;
+  /** Bytes of a fresh disk. */
+  readonly diskBytes: number;
+  /** How the name of a file ends that may be made in the mount: it becomes a disk. */
+  readonly suffixes: readonly string[];
   /** Whether others than the mounting user may look in. */
   readonly allowOther: boolean;
-  readonly mountedAtMs: number;
 }

@@ -1,45 +1,34 @@
 /**
- * A mount's file system as plain data, which the main thread makes once and every worker turns into its own `CowFs`
+ * A mount's file system as plain data, which the main thread makes once and every thread turns into its own `CowFs`
  * over the same descriptors and shared memory.
  */
 import { Base, type BaseDescriptor } from '../base/base.ts';
-import { Disk } from '../overlay/disk.ts';
-import type { OverlayShared } from '../overlay/shared.ts';
-import { Store } from '../overlay/store.ts';
-import { SharedAttributes } from './attributes.ts';
+import { type OverlayMemory, Sessions } from '../overlay/sessions.ts';
+import { StoreDirectory } from '../overlay/store-directory.ts';
 import { CowFs } from './cow-fs.ts';
-import type { DiskFile } from './disk-file.ts';
+import { Inodes } from './inodes.ts';
 import type { CowFsOptions } from './options.ts';
 
-interface DiskSpec {
-  readonly name: string;
-  readonly base: BaseDescriptor;
-  /** Blocks of 512 bytes that the base takes on its file system. */
-  readonly baseBlocks: number;
-  readonly storeFd: number;
-  readonly overlay: OverlayShared;
-  readonly attributes: SharedArrayBuffer;
-}
-
 export interface FsSpec {
-  readonly disks: readonly DiskSpec[];
+  readonly base: BaseDescriptor;
+  /** Descriptor of the directory in which stores are made. */
+  readonly storeDirectoryFd: number;
+  readonly overlay: OverlayMemory;
+  readonly inodes: SharedArrayBuffer;
   readonly options: CowFsOptions;
 }
 
-export function openDisks(spec: FsSpec): DiskFile[] {
-  return spec.disks.map(({ name, base, baseBlocks, storeFd, overlay, attributes }) => {
-    const store = new Store(storeFd);
-    const disk = new Disk(new Base(base), store, overlay, spec.options.maxStoreBytes);
-    return {
-      name,
-      disk,
-      store,
-      baseBlocks,
-      attributes: new SharedAttributes(attributes),
-    };
-  });
-}
+/** The main thread's number; workers follow. */
+export const MAIN_THREAD = 0;
 
-export function openFs(spec: FsSpec): CowFs {
-  return new CowFs(openDisks(spec), spec.options);
+/** @param thread number of the thread that it is for, each its own */
+export function openFs(spec: FsSpec, thread: number): CowFs {
+  const sessions = new Sessions({
+    memory: spec.overlay,
+    thread,
+    base: new Base(spec.base),
+    directory: new StoreDirectory(spec.storeDirectoryFd),
+    quotas: spec.options.quotas,
+  });
+  return new CowFs(new Inodes(spec.inodes), sessions, spec.options);
 }

@@ -1,44 +1,43 @@
 /**
- * What stat(2) says of the root directory and of a disk. Pure, but for the block count that it asks the host for.
+ * What stat(2) says of directories and disks. Pure.
  */
 import { BLOCK_BYTES } from '../overlay/block.ts';
+import type { SharedAttributes } from './attributes.ts';
 import type { DiskFile } from './disk-file.ts';
 import { type NodeId, ROOT_NODE, S_IFDIR, S_IFREG } from './node.ts';
 import type { Attributes } from './ops.ts';
-import type { CowFsOptions } from './options.ts';
 
 const BLOCK_SECTORS = BLOCK_BYTES / 512;
 
-export function fillDisk(into: Attributes, node: NodeId, file: DiskFile): void {
-  const { attributes, disk, store, baseBlocks } = file;
-  into.node = node;
+/** @param links names that it has; a file that was removed while it was open has none */
+export function fillDisk(into: Attributes, { node, attributes, disk }: DiskFile, links: number): void {
+  fill(into, node, attributes);
   into.mode = S_IFREG | attributes.mode;
-  into.nlink = 1;
+  into.nlink = links;
+  into.sizeBytes = disk.sizeBytes;
+  // What it takes in the store. Never 0, which tar(1) takes for "all hole".
+  into.blocks = disk.sizeBytes === 0 ? 0 : Math.max(BLOCK_SECTORS, disk.account.occupiedBytes / 512);
+}
+
+/** @param links 2, and one for each directory in it */
+export function fillDirectory(into: Attributes, node: NodeId, attributes: SharedAttributes, links: number): void {
+  fill(into, node, attributes);
+  into.mode = S_IFDIR | attributes.mode;
+  into.nlink = links;
+  into.sizeBytes = 0;
+  into.blocks = 0;
+}
+
+function fill(into: Attributes, node: NodeId, attributes: SharedAttributes): void {
+  into.node = node;
   into.uid = attributes.uid;
   into.gid = attributes.gid;
-  into.sizeBytes = disk.sizeBytes;
-  // As a copy of the base would take. Not 0, which tar(1) takes for "all hole" while the kernel still holds data.
-  const copied = Math.min(baseBlocks + store.usedBytes / 512, Math.ceil(disk.sizeBytes / BLOCK_BYTES) * BLOCK_SECTORS);
-  into.blocks = disk.sizeBytes === 0 ? 0 : Math.max(BLOCK_SECTORS, copied);
   into.atimeSeconds = attributes.seconds('ATIME');
   into.atimeNanoseconds = attributes.nanoseconds('ATIME');
   into.mtimeSeconds = attributes.seconds('MTIME');
   into.mtimeNanoseconds = attributes.nanoseconds('MTIME');
   into.ctimeSeconds = attributes.seconds('CTIME');
   into.ctimeNanoseconds = attributes.nanoseconds('CTIME');
-}
-
-export function fillRoot(into: Attributes, { uid, gid, allowOther, mountedAtMs }: CowFsOptions): void {
-  const seconds = Math.floor(mountedAtMs / 1000);
-  into.node = ROOT_NODE;
-  into.mode = S_IFDIR | (allowOther ? 0o755 : 0o700);
-  into.nlink = 2;
-  into.uid = uid;
-  into.gid = gid;
-  into.sizeBytes = 0;
-  into.blocks = 0;
-  into.atimeSeconds = into.mtimeSeconds = into.ctimeSeconds = seconds;
-  into.atimeNanoseconds = into.mtimeNanoseconds = into.ctimeNanoseconds = 0;
 }
 
 export function emptyAttributes(): Attributes {

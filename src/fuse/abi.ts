@@ -153,6 +153,14 @@ export const FUSE_SETATTR_IN = {
   gid: 80,
   BYTES: 88,
 } as const;
+export const FUSE_MKNOD_IN = { mode: 0, rdev: 4, umask: 8, BYTES: 16 } as const;
+export const FUSE_MKDIR_IN = { mode: 0, umask: 4, BYTES: 8 } as const;
+export const FUSE_RENAME_IN = { newdir: 0, BYTES: 8 } as const;
+export const FUSE_RENAME2_IN = { newdir: 0, flags: 8, BYTES: 16 } as const;
+export const FUSE_CREATE_IN = { flags: 0, mode: 4, umask: 8, open_flags: 12, BYTES: 16 } as const;
+export const FUSE_FORGET_IN = { nlookup: 0, BYTES: 8 } as const;
+export const FUSE_BATCH_FORGET_IN = { count: 0, BYTES: 8 } as const;
+export const FUSE_FORGET_ONE = { nodeid: 0, nlookup: 8, BYTES: 16 } as const;
 export const FUSE_OPEN_IN = { flags: 0, open_flags: 4, BYTES: 8 } as const;
 export const FUSE_OPEN_OUT = { fh: 0, open_flags: 8, BYTES: 16 } as const;
 export const FUSE_RELEASE_IN = { fh: 0, flags: 8, BYTES: 24 } as const;

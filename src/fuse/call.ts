@@ -21,13 +21,29 @@ export interface HeldWrite {
   readonly data: Uint8Array<ArrayBuffer>;
 }
 
-/** A request whose answer depends on a size that only the kernel knows yet, and that must be asked for elsewhere. */
-export type DeferredRequest = {
+/** Whom an answer that comes later is for. */
+interface Later {
   readonly uniqueLow: number;
   readonly uniqueHigh: number;
   readonly node: NodeId;
-  readonly offset: number;
-} & ({ readonly kind: 'seek'; readonly whence: number } | { readonly kind: 'read'; readonly length: number });
+}
+
+/** A request whose answer depends on a size that only the kernel knows yet, and that must be asked for elsewhere. */
+export type SizeRequest = Later & { readonly offset: number } & (
+    | { readonly kind: 'seek'; readonly whence: number }
+    | { readonly kind: 'read'; readonly length: number }
+  );
+
+/** A request on a file whose content is written when it is opened, by whoever knows it. */
+export type GeneratedRequest = Later &
+  (
+    | { readonly kind: 'generate' }
+    | { readonly kind: 'generated-read'; readonly handle: number; readonly offset: number; readonly length: number }
+    | { readonly kind: 'generated-release'; readonly handle: number }
+  );
+
+/** A request that is answered elsewhere, while this worker serves others. */
+export type DeferredRequest = SizeRequest | GeneratedRequest;
 
 /** The request under way and everything its handler may use. One object a worker. */
 export interface Call {
@@ -36,7 +52,7 @@ export interface Call {
   readonly reply: ReplyWriter;
   /** Takes over a write-back for which there is no room; its reply comes from there. */
   readonly hold: (write: HeldWrite) => void;
-  /** Takes over a request that needs the kernel's idea of a size; its reply comes from there. */
+  /** Takes over a request that no worker can answer; its reply comes from there. */
   readonly defer: (request: DeferredRequest) => void;
   payloadBytes: number;
   /** Bytes of data that a READ or WRITE moved, for the counters. */

@@ -16,6 +16,8 @@ export class RequestReader {
   readonly bytes: Uint8Array;
   /** Bytes of the request, header included; 0 when the last `start` refused it. */
   length = 0;
+  /** Where in the argument the name ends that `name` read last, its NUL included. */
+  nameEnd = 0;
   readonly #view: DataView;
 
   constructor(bytes: Uint8Array) {
@@ -48,6 +50,15 @@ export class RequestReader {
     return this.#u64(FUSE_IN_HEADER.nodeid);
   }
 
+  /** Who asks. */
+  get uid(): number {
+    return this.#u32(FUSE_IN_HEADER.uid);
+  }
+
+  get gid(): number {
+    return this.#u32(FUSE_IN_HEADER.gid);
+  }
+
   /** Bytes after the header. */
   get argumentBytes(): number {
     return this.length - ARGUMENT;
@@ -69,11 +80,17 @@ export class RequestReader {
     return this.#view.getInt32(ARGUMENT + at + (LITTLE_ENDIAN ? 4 : 0), LITTLE_ENDIAN) * HIGH_WORD + low;
   }
 
-  /** The NUL-terminated name at the start of the argument; undefined when it does not end within the request. */
-  name(): string | undefined {
-    const end = this.bytes.indexOf(0, ARGUMENT);
+  /**
+   * A NUL-terminated name in the argument; undefined when it does not end within the request.
+   *
+   * @param at where it starts, at most `argumentBytes`
+   */
+  name(at = 0): string | undefined {
+    const start = ARGUMENT + at;
+    const end = this.bytes.indexOf(0, start);
     if (end < 0 || end >= this.length) return undefined;
-    return Buffer.from(this.bytes.buffer, this.bytes.byteOffset + ARGUMENT, end - ARGUMENT).toString('utf8');
+    this.nameEnd = end + 1 - ARGUMENT;
+    return Buffer.from(this.bytes.buffer, this.bytes.byteOffset + start, end - start).toString('utf8');
   }
 
   #u32(at: number): number {

@@ -6,19 +6,42 @@
  */
 import { EIO, ENOSYS, ENOTTY, EPERM, type Errno, OK } from '../lib/errno.ts';
 import {
+  FUSE_BATCH_FORGET_IN,
+  FUSE_CREATE_IN,
   FUSE_FALLOCATE_IN,
+  FUSE_FORGET_IN,
   FUSE_GETATTR_IN,
   FUSE_LSEEK_IN,
+  FUSE_MKDIR_IN,
+  FUSE_MKNOD_IN,
   FUSE_OPEN_IN,
   FUSE_READ_IN,
   FUSE_RELEASE_IN,
+  FUSE_RENAME_IN,
+  FUSE_RENAME2_IN,
   FUSE_SETATTR_IN,
   FUSE_WRITE_IN,
   OPCODE,
 } from './abi.ts';
 import { type Handler, NO_REPLY, type Operation } from './call.ts';
 import { fallocate, lseek, open, read, release, write } from './io-handlers.ts';
-import { getattr, lookup, opendir, readdir, setattr, statfs } from './name-handlers.ts';
+import {
+  batchForget,
+  create,
+  forget,
+  getattr,
+  lookup,
+  mkdir,
+  mknod,
+  opendir,
+  readdir,
+  rename,
+  rename2,
+  rmdir,
+  setattr,
+  statfs,
+  unlink,
+} from './name-handlers.ts';
 
 function refuse(errno: Errno | typeof NO_REPLY): Handler {
   return () => errno;
@@ -26,8 +49,8 @@ function refuse(errno: Errno | typeof NO_REPLY): Handler {
 
 const ROWS: readonly (readonly [opcode: number, name: string, inBytes: number, handle: Handler])[] = [
   [OPCODE.LOOKUP, 'LOOKUP', 1, lookup],
-  [OPCODE.FORGET, 'FORGET', 0, refuse(NO_REPLY)],
-  [OPCODE.BATCH_FORGET, 'BATCH_FORGET', 0, refuse(NO_REPLY)],
+  [OPCODE.FORGET, 'FORGET', FUSE_FORGET_IN.BYTES, forget],
+  [OPCODE.BATCH_FORGET, 'BATCH_FORGET', FUSE_BATCH_FORGET_IN.BYTES, batchForget],
   [OPCODE.INTERRUPT, 'INTERRUPT', 0, refuse(NO_REPLY)],
   [OPCODE.NOTIFY_REPLY, 'NOTIFY_REPLY', 0, refuse(NO_REPLY)],
   [OPCODE.GETATTR, 'GETATTR', FUSE_GETATTR_IN.BYTES, getattr],
@@ -44,16 +67,16 @@ const ROWS: readonly (readonly [opcode: number, name: string, inBytes: number, h
   [OPCODE.READDIR, 'READDIR', FUSE_READ_IN.BYTES, readdir],
   [OPCODE.RELEASEDIR, 'RELEASEDIR', 0, refuse(OK)],
   [OPCODE.DESTROY, 'DESTROY', 0, refuse(OK)],
-  // Nothing can be made, moved or removed in a mount.
-  [OPCODE.CREATE, 'CREATE', 0, refuse(EPERM)],
-  [OPCODE.MKNOD, 'MKNOD', 0, refuse(EPERM)],
-  [OPCODE.MKDIR, 'MKDIR', 0, refuse(EPERM)],
+  [OPCODE.CREATE, 'CREATE', FUSE_CREATE_IN.BYTES + 1, create],
+  [OPCODE.MKNOD, 'MKNOD', FUSE_MKNOD_IN.BYTES + 1, mknod],
+  [OPCODE.MKDIR, 'MKDIR', FUSE_MKDIR_IN.BYTES + 1, mkdir],
+  [OPCODE.UNLINK, 'UNLINK', 1, unlink],
+  [OPCODE.RMDIR, 'RMDIR', 1, rmdir],
+  [OPCODE.RENAME, 'RENAME', FUSE_RENAME_IN.BYTES + 2, rename],
+  [OPCODE.RENAME2, 'RENAME2', FUSE_RENAME2_IN.BYTES + 2, rename2],
+  // There are disks and directories, and a disk has one name.
   [OPCODE.SYMLINK, 'SYMLINK', 0, refuse(EPERM)],
   [OPCODE.LINK, 'LINK', 0, refuse(EPERM)],
-  [OPCODE.UNLINK, 'UNLINK', 0, refuse(EPERM)],
-  [OPCODE.RMDIR, 'RMDIR', 0, refuse(EPERM)],
-  [OPCODE.RENAME, 'RENAME', 0, refuse(EPERM)],
-  [OPCODE.RENAME2, 'RENAME2', 0, refuse(EPERM)],
   [OPCODE.TMPFILE, 'TMPFILE', 0, refuse(EPERM)],
   // The connection is open already.
   [OPCODE.INIT, 'INIT', 0, refuse(EIO)],

@@ -3,6 +3,7 @@
  * allocate nothing.
  */
 import type { NodeId } from '../fs/node.ts';
+import type { FsOps } from '../fs/ops.ts';
 import { EINVAL, EIO, ENXIO, type Errno, isNoSpace, OK } from '../lib/errno.ts';
 import {
   FOPEN,
@@ -20,30 +21,46 @@ import {
 } from './abi.ts';
 import { type Call, NO_REPLY } from './call.ts';
 
-/** The reply to OPEN and OPENDIR. */
-export function replyOpen(call: Call, openFlags: number): Errno {
-  call.reply.u64(FUSE_OPEN_OUT.fh, 0);
-  call.reply.u64(FUSE_OPEN_OUT.open_flags, openFlags);
-  call.payloadBytes = FUSE_OPEN_OUT.BYTES;
+/**
+ * The reply to OPEN and OPENDIR.
+ *
+ * @param at where it starts in the payload: behind an entry for CREATE
+ * @param handle what the kernel names in requests on it
+ */
+export function replyOpen(call: Call, openFlags: number, at = 0, handle = 0): Errno {
+  call.reply.u64(at + FUSE_OPEN_OUT.fh, handle);
+  call.reply.u64(at + FUSE_OPEN_OUT.open_flags, openFlags);
+  call.payloadBytes = at + FUSE_OPEN_OUT.BYTES;
   return OK;
 }
 
 /**
  * For O_DIRECT a handle beside the page cache, whose writers share the inode's lock: 16 jobs of 4k random writes make
- * 72k to 95k IOPS on such handles, 16k on cached ones. The cache is kept all the same: dropping it at an open would
- * wait for every page that is being written back.
+ * 72k to 95k IOPS on such handles, 16k on cached ones. The cache is kept all the same, unless it is stale: dropping it
+ * at an open waits for every page that is being written back.
  */
-export function open(call: Call, node: NodeId): Errno {
-  const errno = call.ops.open(node, call.request.u32(FUSE_OPEN_IN.flags));
-  if (errno !== OK) return errno;
-  return replyOpen(
-    call,
-    call.ops.direct ? FOPEN.DIRECT_IO | FOPEN.PARALLEL_DIRECT_WRITES | FOPEN.KEEP_CACHE : FOPEN.KEEP_CACHE,
-  );
+export function openFlags({ direct, keepCache }: FsOps): number {
+  return (direct ? FOPEN.DIRECT_IO | FOPEN.PARALLEL_DIRECT_WRITES : 0) | (keepCache ? FOPEN.KEEP_CACHE : 0);
 }
 
-export function release(call: Call, node: NodeId): Errno {
-  call.ops.release(node, call.request.u32(FUSE_RELEASE_IN.flags));
+export function open(call: Call, node: NodeId): Errno | typeof NO_REPLY {
+  const { ops, request } = call;
+  const errno = ops.open(node, request.u32(FUSE_OPEN_IN.flags));
+  if (errno !== OK) return errno;
+  if (!ops.isGenerated(node)) return replyOpen(call, openFlags(ops));
+  const { uniqueLow, uniqueHigh } = request;
+  call.defer({ kind: 'generate', uniqueLow, uniqueHigh, node });
+  return NO_REPLY;
+}
+
+export function release(call: Call, node: NodeId): Errno | typeof NO_REPLY {
+  const { ops, request } = call;
+  if (ops.isGenerated(node)) {
+    const { uniqueLow, uniqueHigh } = request;
+    call.defer({ kind: 'generated-release', uniqueLow, uniqueHigh, node, handle: request.u64(FUSE_RELEASE_IN.fh) });
+    return NO_REPLY;
+  }
+  ops.release(node, request.u32(FUSE_RELEASE_IN.flags));
   return OK;
 }
 
@@ -52,6 +69,12 @@ export function read(call: Call, node: NodeId): Errno | typeof NO_REPLY {
   const length = request.u32(FUSE_READ_IN.size);
   if (length > reply.capacity) return EINVAL;
   const offset = request.u64(FUSE_READ_IN.offset);
+  if (ops.isGenerated(node)) {
+    const { uniqueLow, uniqueHigh } = request;
+    const handle = request.u64(FUSE_READ_IN.fh);
+    call.defer({ kind: 'generated-read', uniqueLow, uniqueHigh, node, handle, offset, length });
+    return NO_REPLY;
+  }
   const errno = ops.read(node, offset, length, reply.bytes, reply.payloadAt);
   if (errno !== OK) return errno;
   // Short, so it reaches past our end, which may not be the kernel's.

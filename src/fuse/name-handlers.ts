@@ -1,23 +1,31 @@
 /**
  * Handlers of requests about names, attributes and directories: from structures to `FsOps` and back.
  */
-import type { NodeId } from '../fs/node.ts';
-import type { AttributeChange } from '../fs/ops.ts';
-import { EIO, ENOENT, ENOTDIR, type Errno, OK } from '../lib/errno.ts';
+import { type NodeId, PERMISSION_BITS, S_IFMT, S_IFREG } from '../fs/node.ts';
+import type { AttributeChange, NewFile } from '../fs/ops.ts';
+import { EIO, ENOTDIR, EPERM, type Errno, OK } from '../lib/errno.ts';
 import {
   FATTR,
   FUSE_ATTR_OUT,
+  FUSE_BATCH_FORGET_IN,
+  FUSE_CREATE_IN,
   FUSE_DIRENT,
   FUSE_ENTRY_OUT,
+  FUSE_FORGET_IN,
+  FUSE_FORGET_ONE,
+  FUSE_MKDIR_IN,
+  FUSE_MKNOD_IN,
   FUSE_READ_IN,
+  FUSE_RENAME_IN,
+  FUSE_RENAME2_IN,
   FUSE_SETATTR_IN,
   FUSE_STATFS_OUT,
 } from './abi.ts';
-import type { Call } from './call.ts';
-import { replyOpen } from './io-handlers.ts';
+import { type Call, NO_REPLY } from './call.ts';
+import { openFlags, replyOpen } from './io-handlers.ts';
 
 /**
- * Seconds that the kernel may trust names and attributes. Short, although only the kernel changes them: it revalidates
+ * Seconds that the kernel may trust names and attributes. Short, although mostly the kernel changes them: it revalidates
  * before a cached write, so a write into a mount whose daemon died fails within this time and not at the next fsync.
  */
 const VALID_SECONDS = 1;
@@ -25,7 +33,11 @@ const VALID_SECONDS = 1;
 export function lookup(call: Call, node: NodeId): Errno {
   const name = call.request.name();
   if (name === undefined) return EIO;
-  const errno = call.ops.lookup(node, name);
+  return replyEntry(call, call.ops.lookup(node, name));
+}
+
+/** Tells the kernel of an inode, which it then knows until it forgets. */
+function replyEntry(call: Call, errno: Errno): Errno {
   if (errno !== OK) return errno;
   const { ops, reply } = call;
   reply.u64(FUSE_ENTRY_OUT.nodeid, ops.attributes.node);
@@ -36,7 +48,87 @@ export function lookup(call: Call, node: NodeId): Errno {
   reply.u32(FUSE_ENTRY_OUT.attr_valid_nsec, 0);
   reply.attributes(FUSE_ENTRY_OUT.attr, ops.attributes);
   call.payloadBytes = FUSE_ENTRY_OUT.BYTES;
+  ops.remember(ops.attributes.node);
   return OK;
+}
+
+/** Makes a disk and opens it: the entry, and what OPEN answers behind it. */
+export function create(call: Call, node: NodeId): Errno {
+  const { ops, request } = call;
+  const name = request.name(FUSE_CREATE_IN.BYTES);
+  if (name === undefined) return EIO;
+  const flags = request.u32(FUSE_CREATE_IN.flags);
+  const created = ops.create(node, name, newFile(call, request.u32(FUSE_CREATE_IN.mode)), flags);
+  if (created !== OK) return created;
+  replyEntry(call, OK);
+  const made = ops.attributes.node;
+  const opened = ops.open(made, flags);
+  if (opened === OK) return replyOpen(call, openFlags(ops), FUSE_ENTRY_OUT.BYTES);
+  ops.remove(node, name);
+  ops.forget(made, 1);
+  return opened;
+}
+
+export function mknod(call: Call, node: NodeId): Errno {
+  const { ops, request } = call;
+  const name = request.name(FUSE_MKNOD_IN.BYTES);
+  if (name === undefined) return EIO;
+  const mode = request.u32(FUSE_MKNOD_IN.mode);
+  if ((mode & S_IFMT) !== S_IFREG && (mode & S_IFMT) !== 0) return EPERM;
+  return replyEntry(call, ops.create(node, name, newFile(call, mode), 0));
+}
+
+export function mkdir(call: Call, node: NodeId): Errno {
+  const { ops, request } = call;
+  const name = request.name(FUSE_MKDIR_IN.BYTES);
+  if (name === undefined) return EIO;
+  return replyEntry(call, ops.makeDirectory(node, name, newFile(call, request.u32(FUSE_MKDIR_IN.mode))));
+}
+
+function newFile({ request }: Call, mode: number): NewFile {
+  return { mode: mode & PERMISSION_BITS, uid: request.uid, gid: request.gid };
+}
+
+export function unlink({ ops, request }: Call, node: NodeId): Errno {
+  const name = request.name();
+  return name === undefined ? EIO : ops.remove(node, name);
+}
+
+export function rmdir({ ops, request }: Call, node: NodeId): Errno {
+  const name = request.name();
+  return name === undefined ? EIO : ops.removeDirectory(node, name);
+}
+
+export function rename(call: Call, node: NodeId): Errno {
+  return renameAt(call, node, call.request.u64(FUSE_RENAME_IN.newdir), 0, FUSE_RENAME_IN.BYTES);
+}
+
+export function rename2(call: Call, node: NodeId): Errno {
+  const { request } = call;
+  const flags = request.u32(FUSE_RENAME2_IN.flags);
+  return renameAt(call, node, request.u64(FUSE_RENAME2_IN.newdir), flags, FUSE_RENAME2_IN.BYTES);
+}
+
+function renameAt({ ops, request }: Call, node: NodeId, newdir: number, flags: number, namesAt: number): Errno {
+  const name = request.name(namesAt);
+  const newName = name === undefined ? undefined : request.name(request.nameEnd);
+  if (name === undefined || newName === undefined) return EIO;
+  return ops.rename(node, name, newdir as NodeId, newName, flags);
+}
+
+export function forget({ ops, request }: Call, node: NodeId): typeof NO_REPLY {
+  ops.forget(node, request.u64(FUSE_FORGET_IN.nlookup));
+  return NO_REPLY;
+}
+
+export function batchForget({ ops, request }: Call): typeof NO_REPLY {
+  const count = request.u32(FUSE_BATCH_FORGET_IN.count);
+  let at: number = FUSE_BATCH_FORGET_IN.BYTES;
+  for (let done = 0; done < count && at + FUSE_FORGET_ONE.BYTES <= request.argumentBytes; done++) {
+    ops.forget(request.u64(at + FUSE_FORGET_ONE.nodeid) as NodeId, request.u64(at + FUSE_FORGET_ONE.nlookup));
+    at += FUSE_FORGET_ONE.BYTES;
+  }
+  return NO_REPLY;
 }
 
 function replyAttributes(call: Call, errno: Errno): Errno {
@@ -88,26 +180,27 @@ export function statfs(call: Call): Errno {
 }
 
 export function opendir(call: Call, node: NodeId): Errno {
-  return call.ops.list(node) === undefined ? ENOTDIR : replyOpen(call, 0);
+  return call.ops.list(node, 0, 0) === undefined ? ENOTDIR : replyOpen(call, 0);
 }
 
-/** `offset` counts entries; the entry's own `off` is where the next call goes on. */
+/** Bytes of an entry: FUSE_REC_ALIGN, entries start at multiples of 8. */
+function entryBytes(nameBytes: number): number {
+  return Math.ceil((FUSE_DIRENT.BYTES + nameBytes) / 8) * 8;
+}
+
+/** `offset` is the cookie of the entry before; an entry's own `off` is where the next call goes on. */
 export function readdir(call: Call, node: NodeId): Errno {
   const { ops, reply, request } = call;
-  const entries = ops.list(node);
-  if (entries === undefined) return ENOTDIR;
   const room = Math.min(request.u32(FUSE_READ_IN.size), reply.capacity);
-  const first = request.u64(FUSE_READ_IN.offset);
+  const entries = ops.list(node, request.u64(FUSE_READ_IN.offset), Math.floor(room / entryBytes(1)));
+  if (entries === undefined) return ENOTDIR;
   let at = 0;
-  for (let index = first; index < entries.length; index++) {
-    const entry = entries[index];
-    if (entry === undefined) return ENOENT;
+  for (const entry of entries) {
     const name = Buffer.from(entry.name, 'utf8');
-    // FUSE_REC_ALIGN: entries start at multiples of 8.
-    const bytes = Math.ceil((FUSE_DIRENT.BYTES + name.length) / 8) * 8;
+    const bytes = entryBytes(name.length);
     if (at + bytes > room) break;
     reply.u64(at + FUSE_DIRENT.ino, entry.node);
-    reply.u64(at + FUSE_DIRENT.off, index + 1);
+    reply.u64(at + FUSE_DIRENT.off, entry.cookie);
     reply.u32(at + FUSE_DIRENT.namelen, name.length);
     reply.u32(at + FUSE_DIRENT.type, entry.type);
     const nameAt = reply.payloadAt + at + FUSE_DIRENT.name;

@@ -10,7 +10,12 @@
  * - `missing`: this machine lacks something (`/dev/fuse`, fusermount3, a permission, space).
  * - `failed`: something that should have worked did not.
  */
-export type ErrorKind = 'usage' | 'refused' | 'missing' | 'failed';
+const ERROR_KINDS = ['usage', 'refused', 'missing', 'failed'] as const;
+export type ErrorKind = (typeof ERROR_KINDS)[number];
+
+export function isErrorKind(text: string): text is ErrorKind {
+  return (ERROR_KINDS as readonly string[]).includes(text);
+}
 
 export class CowfsError extends Error {
   readonly kind: ErrorKind;

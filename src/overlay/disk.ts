@@ -1,71 +1,48 @@
 /**
- * A disk as a run of bytes: an overlay of one store over one base. Splits byte ranges into a partial head, whole
- * blocks and a partial tail, and copies up what is written in part. Whole blocks and runs of equal state are `map.ts`,
- * size `extent.ts`, quota `account.ts`, holes `holes.ts`,
- * space set aside `allocation.ts`. One instance a thread, all state that matters in shared memory; it knows nothing of FUSE.
+ * A disk as a run of bytes: the top layer of a session, which takes its writes. Splits byte ranges into a partial head,
+ * whole blocks and a partial tail, and copies up what is written in part. Reading is `layer.ts`, whole blocks and runs
+ * of equal state `map.ts`, size `extent.ts`, quota `account.ts`, space set aside `allocation.ts`. One instance a
+ * thread, all state that matters in shared memory; it knows nothing of FUSE.
  *
  * The order that makes it safe without a lock for readers: data first, state after. A reader that sees `store` finds
  * the data; one that sees the old state reads the old content, as if it had come before the writer.
  *
  * Writes and changes of the size do not meet: whoever calls serialises them, as the kernel does by the inode's lock.
  */
-import type { Base } from '../base/base.ts';
-import { EFBIG, ENOSPC, type Errno, OK } from '../lib/errno.ts';
-import { StoreAccount } from './account.ts';
+import { EFBIG, ENOSPC, ENXIO, type Errno, OK } from '../lib/errno.ts';
+import type { StoreAccount } from './account.ts';
 import { Allocation } from './allocation.ts';
-import { Arena } from './arena.ts';
 import { BLOCK_BYTES, type BlockIndex, MAX_DISK_BYTES, STORE, ZERO } from './block.ts';
-import { DiskExtent } from './extent.ts';
-import { Holes } from './holes.ts';
-import { BlockMap } from './map.ts';
-import { RangeLock } from './range-lock.ts';
-import { CONTROL, EXTENT, type OverlayShared } from './shared.ts';
+import type { Layer } from './layer.ts';
+import type { RangeLock } from './range-lock.ts';
 import type { Store } from './store.ts';
+
+/** One thread copies up one block at a time. */
+const scratch = new Uint8Array(BLOCK_BYTES);
 
 export class Disk {
   /** Bytes that the last `read` or `write` moved. */
   transferred = 0;
   /** What the store holds of this disk, against its quota. */
   readonly account: StoreAccount;
-  readonly holes: Holes;
+  /** Offset that the last `seekData` or `seekHole` found. */
+  found = 0;
+  readonly layer: Layer;
 
-  readonly #base: Base;
   readonly #store: Store;
-  readonly #extent: DiskExtent;
-  readonly #arena: Arena;
-  readonly #map: BlockMap;
   readonly #locks: RangeLock;
   readonly #allocation: Allocation;
-  readonly #scratch = new Uint8Array(BLOCK_BYTES);
 
-  /** The shared memory of a fresh disk that shows the base and, past its end, zeros. */
-  static create(baseBytes: number, sizeBytes: number): OverlayShared {
-    const control = new SharedArrayBuffer(CONTROL.BYTES + EXTENT.COUNT * 8);
-    DiskExtent.initialise(control, sizeBytes, baseBytes);
-    return { control, arena: Arena.create(), stripes: RangeLock.create() };
-  }
-
-  /** @param maxStoreBytes most bytes that blocks may take in the store, or undefined for what the host has */
-  constructor(base: Base, store: Store, shared: OverlayShared, maxStoreBytes: number | undefined) {
-    const control = new Int32Array(shared.control, 0, CONTROL.BYTES / 4);
-    this.#base = base;
-    this.#store = store;
-    this.#arena = new Arena(shared.arena);
-    this.#map = new BlockMap(this.#arena, control);
-    this.#locks = new RangeLock(shared.stripes);
-    this.#extent = new DiskExtent(shared);
-    this.account = new StoreAccount(control, maxStoreBytes);
-    this.holes = new Holes(base, this.#map, this.#extent);
-    this.#allocation = new Allocation(store, this.#map, this.#extent, this.account);
+  constructor(layer: Layer, locks: RangeLock, account: StoreAccount) {
+    this.layer = layer;
+    this.account = account;
+    this.#store = layer.store;
+    this.#locks = locks;
+    this.#allocation = new Allocation(layer, account);
   }
 
   get sizeBytes(): number {
-    return this.#extent.sizeBytes;
-  }
-
-  /** Bytes of memory that the maps of all disks in this arena take. */
-  get mapBytes(): number {
-    return this.#arena.usedBytes;
+    return this.layer.extent.sizeBytes;
   }
 
   /**
@@ -76,15 +53,10 @@ export class Disk {
   read(offset: number, length: number, into: Uint8Array, at: number): Errno {
     this.transferred = 0;
     const end = Math.min(offset + length, this.sizeBytes);
-    for (let position = offset; position < end; ) {
-      const block = Math.floor(position / BLOCK_BYTES);
-      const run = this.#map.runAt(block, Math.ceil(end / BLOCK_BYTES) - block);
-      const bytes = Math.min(end, (block + run) * BLOCK_BYTES) - position;
-      const errno = this.#readRun(position, bytes, into, at + position - offset);
-      if (errno !== OK) return errno;
-      position += bytes;
-    }
-    this.transferred = Math.max(0, end - offset);
+    if (end <= offset) return OK;
+    const errno = this.layer.read(offset, end - offset, into, at);
+    if (errno !== OK) return errno;
+    this.transferred = end - offset;
     return OK;
   }
 
@@ -102,7 +74,7 @@ export class Disk {
     const first = Math.floor(offset / BLOCK_BYTES);
     const last = Math.floor((end - 1) / BLOCK_BYTES);
     let errno: Errno;
-    if (this.#map.runAt(first, last - first + 1) === last - first + 1 && this.#map.runState === STORE) {
+    if (this.layer.map.runAt(first, last - first + 1) === last - first + 1 && this.layer.map.runState === STORE) {
       errno = this.#store.write(offset, length, from, at);
       this.transferred = this.#store.writtenBytes;
     } else {
@@ -113,7 +85,7 @@ export class Disk {
         this.#locks.unlock(first, last);
       }
     }
-    if (this.transferred > 0) this.#extent.growTo(offset + this.transferred);
+    if (this.transferred > 0) this.layer.extent.growTo(offset + this.transferred);
     return errno;
   }
 
@@ -155,7 +127,7 @@ export class Disk {
     } finally {
       this.#locks.unlock(first, last);
     }
-    if (errno === OK && !keepSize) this.#extent.growTo(end);
+    if (errno === OK && !keepSize) this.layer.extent.growTo(end);
     return errno;
   }
 
@@ -163,7 +135,7 @@ export class Disk {
   truncate(size: number): Errno {
     if (size > MAX_DISK_BYTES) return EFBIG;
     if (size > this.sizeBytes) {
-      this.#extent.growTo(size);
+      this.layer.extent.growTo(size);
       return OK;
     }
     // At an equal size, too: space set aside past the end goes, as on any file.
@@ -174,9 +146,9 @@ export class Disk {
       // First, as it may fail: then nothing has changed.
       const errno = this.#store.cut(size);
       if (errno !== OK) return errno;
-      this.#extent.shrinkTo(size);
-      const gone = this.#map.occupied(firstGone, last + 1 - firstGone);
-      this.#map.clearFrom(firstGone);
+      this.layer.extent.shrinkTo(size);
+      const gone = this.layer.map.occupied(firstGone, last + 1 - firstGone);
+      this.layer.map.clearFrom(firstGone);
       this.account.refund(gone);
       return OK;
     } finally {
@@ -184,21 +156,19 @@ export class Disk {
     }
   }
 
-  /** Reads bytes that share the state in the map's `runState`. */
-  #readRun(offset: number, length: number, into: Uint8Array, at: number): Errno {
-    const state = this.#map.runState;
-    if (state === STORE) return this.#store.read(offset, length, into, at);
-    if (state === ZERO) {
-      into.fill(0, at, at + length);
-      return OK;
-    }
-    return this.#readBase(offset, length, into, at);
+  /** First data at or after `offset` into `found` (lseek(2), SEEK_DATA); ENXIO if only holes follow. */
+  seekData(offset: number): Errno {
+    const size = this.sizeBytes;
+    this.found = this.layer.nextData(offset, size);
+    return this.found < size ? OK : ENXIO;
   }
 
-  #readBase(offset: number, length: number, into: Uint8Array, at: number): Errno {
-    const fromBase = Math.min(length, Math.max(0, this.#extent.baseLimit - offset));
-    if (fromBase < length) into.fill(0, at + fromBase, at + length);
-    return fromBase === 0 ? OK : this.#base.read(offset, fromBase, into, at);
+  /** First hole at or after `offset` into `found` (SEEK_HOLE), the end of the disk at the latest; ENXIO past it. */
+  seekHole(offset: number): Errno {
+    const size = this.sizeBytes;
+    if (offset >= size) return ENXIO;
+    this.found = this.layer.nextHole(offset, size);
+    return OK;
   }
 
   #writeLocked(offset: number, length: number, from: Uint8Array, at: number): Errno {
@@ -229,7 +199,7 @@ export class Disk {
     const errno = this.#store.write(first * BLOCK_BYTES, count * BLOCK_BYTES, from, at);
     const done = Math.floor(this.#store.writtenBytes / BLOCK_BYTES);
     const kept = done === count ? added : this.#vacant(first, done);
-    this.#map.set(first, done, STORE);
+    this.layer.map.set(first, done, STORE);
     this.account.refund(added - kept);
     this.transferred += done * BLOCK_BYTES;
     return errno;
@@ -237,8 +207,8 @@ export class Disk {
 
   /** A part of one block: in place if the block is in the store, else copied up as a whole. */
   #writePart(block: BlockIndex, inBlock: number, length: number, from: Uint8Array, at: number): Errno {
-    this.#map.runAt(block, 1);
-    if (this.#map.runState === STORE) {
+    this.layer.map.runAt(block, 1);
+    if (this.layer.map.runState === STORE) {
       const errno = this.#store.write(block * BLOCK_BYTES + inBlock, length, from, at);
       this.transferred += this.#store.writtenBytes;
       return errno;
@@ -252,14 +222,14 @@ export class Disk {
   #copyUp(block: BlockIndex, inBlock: number, length: number, from: Uint8Array | undefined, at: number): Errno {
     const added = this.#vacant(block, 1);
     if (!this.account.charge(added)) return ENOSPC;
-    this.#map.runAt(block, 1);
-    let errno = this.#readRun(block * BLOCK_BYTES, BLOCK_BYTES, this.#scratch, 0);
+    this.layer.map.runAt(block, 1);
+    let errno = this.layer.readRun(block * BLOCK_BYTES, BLOCK_BYTES, scratch, 0);
     if (errno === OK) {
-      if (from === undefined) this.#scratch.fill(0, inBlock, inBlock + length);
-      else this.#scratch.set(from.subarray(at, at + length), inBlock);
-      errno = this.#store.write(block * BLOCK_BYTES, BLOCK_BYTES, this.#scratch, 0);
+      if (from === undefined) scratch.fill(0, inBlock, inBlock + length);
+      else scratch.set(from.subarray(at, at + length), inBlock);
+      errno = this.#store.write(block * BLOCK_BYTES, BLOCK_BYTES, scratch, 0);
     }
-    if (errno === OK) this.#map.set(block, 1, STORE);
+    if (errno === OK) this.layer.map.set(block, 1, STORE);
     else this.account.refund(added);
     return errno;
   }
@@ -278,8 +248,8 @@ export class Disk {
   }
 
   #discardBlocks(first: BlockIndex, count: number): Errno {
-    const freed = this.#map.occupied(first, count);
-    this.#map.set(first, count, ZERO);
+    const freed = this.layer.map.occupied(first, count);
+    this.layer.map.set(first, count, ZERO);
     this.account.refund(freed);
     return freed === 0 ? OK : this.#store.discard(first * BLOCK_BYTES, count * BLOCK_BYTES);
   }
@@ -287,15 +257,15 @@ export class Disk {
   /** Zeros bytes within one block. */
   #zeroPart(offset: number, end: number): Errno {
     const block = Math.floor(offset / BLOCK_BYTES);
-    this.#map.runAt(block, 1);
-    const state = this.#map.runState;
+    this.layer.map.runAt(block, 1);
+    const state = this.layer.map.runState;
     if (state === STORE) return this.#store.zero(offset, end - offset);
-    if (state === ZERO || offset >= this.#extent.baseLimit) return OK;
+    if (state === ZERO || offset >= this.layer.extent.backingLimit) return OK;
     return this.#copyUp(block, offset - block * BLOCK_BYTES, end - offset, undefined, 0);
   }
 
   /** Blocks of the range that take no space in the store yet. */
   #vacant(first: BlockIndex, count: number): number {
-    return count - this.#map.occupied(first, count);
+    return count - this.layer.map.occupied(first, count);
   }
 }

@@ -5,11 +5,11 @@
  * 66 KiB a GiB in one piece, whatever the disk's size, and a trim of terabytes is a few words.
  *
  * Reading takes no lock and may run on any worker. Whoever sets states holds the range lock of those blocks; what is
- * published is never moved or freed while the disk lives.
+ * published is never moved, and freed with the layer as a whole, when nobody reads it any more.
  */
 import type { Arena } from './arena.ts';
 import { BASE, type BlockIndex, type BlockState, ZERO } from './block.ts';
-import { CONTROL } from './shared.ts';
+import { LAYER } from './shared.ts';
 
 const LEAF_BLOCKS = 1024;
 const BLOCKS_PER_WORD = 16;
@@ -44,6 +44,9 @@ export class BlockMap {
     this.#control = control;
     this.#slotWords = control;
   }
+
+  /** Blocks that it can tell of. */
+  readonly blocks = SPAN_LEAVES[LEVELS] * LEAF_BLOCKS;
 
   /**
    * How many blocks from `block` on share its state, at most `limit`; the state is in `runState`. One pass a word of
@@ -125,7 +128,7 @@ export class BlockMap {
       Atomics.store(this.#arena.words, index, (old & ~mask) | (pattern & mask));
       at += taken;
     }
-    if (writtenDelta !== 0) Atomics.add(this.#control, CONTROL.WRITTEN_BLOCKS, writtenDelta);
+    if (writtenDelta !== 0) Atomics.add(this.#control, LAYER.WRITTEN_BLOCKS, writtenDelta);
   }
 
   /**
@@ -133,7 +136,7 @@ export class BlockMap {
    * written; the caller holds the whole range lock and hides the base there.
    */
   clearFrom(first: BlockIndex): void {
-    const end = SPAN_LEAVES[LEVELS] * LEAF_BLOCKS;
+    const end = this.blocks;
     for (let at = first; at < end; ) {
       const leaf = Math.floor(at / LEAF_BLOCKS);
       const hasLeaf = this.#find(leaf) >= FIRST_NODE;
@@ -143,12 +146,29 @@ export class BlockMap {
     }
   }
 
+  /** Gives all nodes back to the arena; the caller holds its lock, and nobody uses the map any more. */
+  free(): void {
+    this.#freeBelow(Atomics.exchange(this.#control, LAYER.ROOT, BASE), LEVELS);
+  }
+
+  #freeBelow(pointer: number, level: number): void {
+    if (pointer < FIRST_NODE) return;
+    const words = level === 0 ? LEAF_WORDS : FANOUT;
+    this.#arena.reach(pointer, words);
+    if (level > 0) {
+      for (let slot = 0; slot < FANOUT; slot++) {
+        this.#freeBelow(Atomics.load(this.#arena.words, pointer + slot), level - 1);
+      }
+    }
+    this.#arena.free(pointer, words);
+  }
+
   /** The leaf's index in the arena, or the answer above it. Leaves `#levelsBelow` and the slot for the callers. */
   #find(leaf: number): number {
     const arena = this.#arena;
     this.#slotWords = this.#control;
-    this.#slotIndex = CONTROL.ROOT;
-    let pointer = Atomics.load(this.#control, CONTROL.ROOT);
+    this.#slotIndex = LAYER.ROOT;
+    let pointer = Atomics.load(this.#control, LAYER.ROOT);
     for (let level = LEVELS; level > 0; level--) {
       if (pointer < FIRST_NODE) {
         this.#levelsBelow = level as 1 | 2 | 3;

@@ -3,24 +3,22 @@
  * one block must not lose each other's bytes; nor may a trim come in between. Readers, and writers into blocks that
  * are in the store already, take none.
  *
- * A stripe guards every 4096th region of 16 blocks (64 KiB, one word of the map, so words need no compare-and-swap).
+ * A stripe guards every 256th region of 16 blocks (64 KiB, one word of the map, so words need no compare-and-swap); a
+ * session has 1 KiB of them.
  * All callers take stripes in ascending order, so nobody waits in a circle.
  */
 import { lock, unlock } from '../lib/mutex.ts';
 import type { BlockIndex } from './block.ts';
 
 const REGION_BLOCKS = 16;
-const STRIPES = 4096;
+export const STRIPES = 256;
 
 export class RangeLock {
   readonly #stripes: Int32Array;
 
-  static create(): SharedArrayBuffer {
-    return new SharedArrayBuffer(STRIPES * 4);
-  }
-
-  constructor(stripes: SharedArrayBuffer) {
-    this.#stripes = new Int32Array(stripes);
+  /** @param stripes `STRIPES` mutexes, shared */
+  constructor(stripes: Int32Array) {
+    this.#stripes = stripes;
   }
 
   /** Waits for the blocks `first` to `last`, both included; not recursive. */

@@ -1,11 +1,17 @@
 /**
- * Where written blocks are: one sparse file in which an offset of the disk is the same offset of the store. It has no
- * name (`temp-store.ts` opens it). Called on the worker that serves a request; positional system calls only, so one
- * descriptor serves all threads.
+ * Where the written blocks of a layer are: one sparse file in which an offset of the disk is the same offset of the
+ * store. It has no name, and is opened when the first block is written, by whichever thread does so. Called on the
+ * thread that serves a request; positional system calls only, so one descriptor serves all threads.
  */
-import { fstatSync, ftruncateSync, readSync, statfsSync, writeSync } from 'node:fs';
-import { EFBIG, EIO, EOPNOTSUPP, type Errno, errnoOf, OK } from '../lib/errno.ts';
+import { fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
+import { EFBIG, EIO, EOPNOTSUPP, type Errno, errnoOf, isNoSpace, OK } from '../lib/errno.ts';
+import { lock, unlock } from '../lib/mutex.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate } from '../sys/libc.ts';
+import { LAYER } from './shared.ts';
+import type { StoreDirectory } from './store-directory.ts';
+
+/** No file yet: nothing was written. */
+const NONE = -1;
 
 const ZEROS = new Uint8Array(64 * 1024);
 
@@ -13,18 +19,24 @@ export class Store {
   /** Bytes that the last `write` put down, also when it failed half-way. */
   writtenBytes = 0;
 
-  readonly #fd: number;
+  readonly #layer: Int32Array;
+  readonly #directory: StoreDirectory;
+  /** Remembered: it stays the same as long as the layer lives. */
+  #knownFd = NONE;
 
-  constructor(fd: number) {
-    this.#fd = fd;
+  /** @param layer the record of the layer that it belongs to */
+  constructor(layer: Int32Array, directory: StoreDirectory) {
+    this.#layer = layer;
+    this.#directory = directory;
   }
 
-  /** Reads `length` bytes; zeros past the end of the file. */
+  /** Reads `length` bytes of blocks that are here; zeros past the end of the file. */
   read(offset: number, length: number, into: Uint8Array, at: number): Errno {
+    const fd = this.#fd;
     let done = 0;
     try {
       while (done < length) {
-        const bytes = readSync(this.#fd, into, at + done, length - done, offset + done);
+        const bytes = readSync(fd, into, at + done, length - done, offset + done);
         if (bytes === 0) {
           into.fill(0, at + done, at + length);
           return OK;
@@ -40,10 +52,13 @@ export class Store {
   /** Writes all of it, or says why not and how far it came in `writtenBytes`. */
   write(offset: number, length: number, from: Uint8Array, at: number): Errno {
     this.writtenBytes = 0;
+    const opened = this.#open();
+    if (opened !== OK) return opened;
+    const fd = this.#fd;
     try {
       while (this.writtenBytes < length) {
         const done = this.writtenBytes;
-        const bytes = writeSync(this.#fd, from, at + done, length - done, offset + done);
+        const bytes = writeSync(fd, from, at + done, length - done, offset + done);
         if (bytes === 0) return EIO;
         this.writtenBytes = done + bytes;
       }
@@ -75,11 +90,13 @@ export class Store {
    * over it: ext4 gives back nothing that lies past a file's end.
    */
   reserve(offset: number, length: number): Errno {
-    return fallocate(this.#fd, 0, offset, length);
+    const opened = this.#open();
+    return opened === OK ? fallocate(this.#fd, 0, offset, length) : opened;
   }
 
   /** Drops everything from `size` on. */
   cut(size: number): Errno {
+    if (this.#fd === NONE) return OK;
     try {
       ftruncateSync(this.#fd, size);
       return OK;
@@ -92,16 +109,31 @@ export class Store {
 
   /** Bytes that the host's file system really spends on it (st_blocks). */
   get usedBytes(): number {
-    return fstatSync(this.#fd).blocks * 512;
+    return this.#fd === NONE ? 0 : fstatSync(this.#fd).blocks * 512;
   }
 
-  /** Free bytes where the store is, for this user (statfs(2), f_bavail); by its descriptor, as its directory may go. */
-  get freeBytes(): number {
-    const { bavail, bsize } = statfsSync(`/proc/self/fd/${this.#fd}`);
-    return bavail * bsize;
+  get #fd(): number {
+    if (this.#knownFd === NONE) this.#knownFd = Atomics.load(this.#layer, LAYER.STORE) - 1;
+    return this.#knownFd;
+  }
+
+  /** Makes sure that there is a file. Why it could not be made is not what a writer asked: no space, or EIO. */
+  #open(): Errno {
+    if (this.#fd !== NONE) return OK;
+    lock(this.#layer, LAYER.STORE_MUTEX);
+    try {
+      if (this.#fd === NONE) Atomics.store(this.#layer, LAYER.STORE, this.#directory.open() + 1);
+      return OK;
+    } catch (error) {
+      const errno = errnoOf(error);
+      return isNoSpace(errno) ? errno : EIO;
+    } finally {
+      unlock(this.#layer, LAYER.STORE_MUTEX);
+    }
   }
 
   #punch(offset: number, length: number): Errno {
+    if (this.#fd === NONE) return OK;
     const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
     const errno = fallocate(this.#fd, mode, offset, length);
     if (errno !== EFBIG) return errno;

@@ -1,8 +1,7 @@
 /**
  * Opens the temporary store: a file that never has a name that anybody else could open, of mode 0600, whose space the
- * kernel takes back however the daemon ends. Main thread, once per disk.
+ * kernel takes back however the daemon ends. Main thread before the mount; any thread that serves afterwards.
  */
-
 import { randomUUID } from 'node:crypto';
 import { closeSync, constants, ftruncateSync, openSync, realpathSync, statSync, unlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
@@ -51,7 +50,11 @@ function checkDirectory(directory: string): void {
   throw new CowfsError('usage', `store ${directory} is not a directory; give one with --store`);
 }
 
-function openUnnamed(directory: string): number {
+/**
+ * @returns a read-write descriptor of an empty file
+ * @throws what open(2) says
+ */
+export function openUnnamed(directory: string): number {
   try {
     return openSync(directory, O_TMPFILE | constants.O_RDWR, MODE);
   } catch (error) {

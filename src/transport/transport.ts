@@ -2,6 +2,7 @@
  * What a transport is to the daemon: it mounts a file system and carries requests to it. The daemon chooses one and
  * knows no more of it than this. Main thread; a transport may serve on threads of its own.
  */
+import type { NodeId } from '../fs/node.ts';
 import type { CacheMode, KernelCaching } from '../fs/options.ts';
 import type { FsSpec } from '../fs/spec.ts';
 
@@ -74,7 +75,9 @@ export interface Connection {
 /** What a transport asks the daemon for while it serves. */
 export interface DaemonSide {
   /** The size in bytes of a file in the mount as the kernel knows it; undefined when nobody can tell. */
-  readonly sizeOf: (name: string) => Promise<number | undefined>;
+  readonly sizeOf: (node: NodeId) => Promise<number | undefined>;
+  /** The content of the mount's status file, as of now. */
+  readonly statusText: () => Promise<string>;
   /** Whether the mount is gone and nobody has a file open: then nothing will be read again, and nothing is lost. */
   readonly isDiscarded: () => boolean;
 }

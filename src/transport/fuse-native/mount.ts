@@ -68,8 +68,10 @@ function mountOptions({ source, readOnly, allowOther }: MountRequest, cacheMode:
     `max_write=${MAX_WRITE_BYTES}`,
     // Our node numbers, so that a file has the same one over each transport.
     'use_ino',
-    // Only the kernel changes the file, so its cache outlives an open.
-    cacheMode === 'none' ? 'direct_io' : 'kernel_cache',
+    // The flags of open(2) come with the open, so that a file made to be truncated starts empty.
+    'atomic_o_trunc',
+    // The cache outlives an open, unless the file's time has changed meanwhile: a command has replaced the content.
+    ...(cacheMode === 'none' ? ['direct_io'] : ['auto_cache', 'ac_attr_timeout=0']),
     ...(readOnly ? ['ro'] : []),
     ...(allowOther ? ['allow_other'] : []),
   ].join(',');

@@ -1,10 +1,12 @@
 /**
  * libfuse's path operations over `FsOps`, as fuse-native wants them: paths for nodes, negated errnos, callbacks. Main
  * thread, each request answered before the next. What libfuse 2 or the package cannot carry has no place here: fallocate
- * and lseek are ENOSYS, which the kernel turns into EOPNOTSUPP and "all is data".
+ * and lseek are ENOSYS, which the kernel turns into EOPNOTSUPP and "all is data". A file that is removed while it is
+ * open libfuse renames, and removes at the last close.
  */
-import { type NodeId, ROOT_NODE } from '../../fs/node.ts';
-import type { AttributeChange, FsOps } from '../../fs/ops.ts';
+import { constants } from 'node:fs';
+import { type NodeId, PERMISSION_BITS, ROOT_NODE, S_IFMT, S_IFREG } from '../../fs/node.ts';
+import type { AttributeChange, FsOps, NewFile } from '../../fs/ops.ts';
 import { EBADF, ENOTDIR, EOPNOTSUPP, EPERM, type Errno, OK } from '../../lib/errno.ts';
 import type { Operations, Stat, Statvfs } from './addon.ts';
 import type { OpenHandles } from './open-handles.ts';
@@ -23,12 +25,41 @@ export interface PathOperationsOptions {
 }
 
 export function pathOperations({ ops, requests, handles, times }: PathOperationsOptions): Operations {
+  /** Walks down a path; `ops.attributes` are the file's then. */
+  const find = (path: string): Errno => {
+    let errno = ops.getAttributes(ROOT_NODE);
+    for (const name of path.split('/')) {
+      if (errno === OK && name !== '') errno = ops.lookup(ops.attributes.node, name);
+    }
+    return errno;
+  };
+
   /** Serves a request on a path; `ops.attributes` are the file's when `handle` is called. */
   const serve = (name: string, path: string, detail: string, handle: (node: NodeId) => Errno): Errno =>
     requests.serve(name, path === '/' ? path : path.slice(1), detail, () => {
-      const errno = path === '/' ? ops.getAttributes(ROOT_NODE) : ops.lookup(ROOT_NODE, path.slice(1));
+      const errno = find(path);
       return errno === OK ? handle(ops.attributes.node) : errno;
     });
+
+  /** Serves a request on a name that may not be there: `handle` gets the directory and the name. */
+  const serveName = (
+    request: string,
+    path: string,
+    detail: string,
+    handle: (parent: NodeId, name: string) => Errno,
+  ): Errno =>
+    requests.serve(request, path.slice(1), detail, () => {
+      const slash = path.lastIndexOf('/');
+      const errno = find(path.slice(0, slash));
+      return errno === OK ? handle(ops.attributes.node, path.slice(slash + 1)) : errno;
+    });
+
+  // libfuse 2 does not tell through this package who asks; it is the mounting user, unless others were let in.
+  const newFile = (mode: number): NewFile => {
+    ops.getAttributes(ROOT_NODE);
+    const { uid, gid } = ops.attributes;
+    return { mode: mode & PERMISSION_BITS, uid, gid };
+  };
 
   const setAttributes = (path: string, detail: string, change: AttributeChange): number =>
     -serve('SETATTR', path, detail, (node) => ops.setAttributes(node, change));
@@ -38,8 +69,8 @@ export function pathOperations({ ops, requests, handles, times }: PathOperations
   /** Bytes, or an errno negated. */
   const result = (errno: Errno): number => (errno === OK ? ops.transferred : -errno);
 
-  // Nothing can be made, moved or removed in a mount. The callback is the last argument of each.
-  const refuse = (...values: readonly unknown[]): void => (values.at(-1) as (result: number) => void)(-EPERM);
+  // There are disks and directories, and a disk has one name.
+  const refuse = (_from: string, _to: string, done: (result: number) => void): void => done(-EPERM);
 
   return {
     getattr: (path, done) => {
@@ -50,7 +81,7 @@ export function pathOperations({ ops, requests, handles, times }: PathOperations
       const names: string[] = [];
       const stats: Stat[] = [];
       const errno = serve('READDIR', path, '', (node) => {
-        const entries = ops.list(node);
+        const entries = ops.list(node, 0, Number.POSITIVE_INFINITY);
         if (entries === undefined) return ENOTDIR;
         for (const entry of entries) {
           const found = ops.getAttributes(entry.node);
@@ -75,6 +106,8 @@ export function pathOperations({ ops, requests, handles, times }: PathOperations
     open: (path, flags, done) => {
       let handle = 0;
       const errno = serve('OPEN', path, ` flags=0${flags.toString(8)}`, (node) => {
+        const truncated = (flags & constants.O_TRUNC) === 0 ? OK : ops.setAttributes(node, { sizeBytes: 0 });
+        if (truncated !== OK) return truncated;
         const opened = ops.open(node, flags);
         if (opened === OK) handle = handles.add({ name: ops.nameOf(node), node, flags });
         return opened;
@@ -125,12 +158,30 @@ export function pathOperations({ ops, requests, handles, times }: PathOperations
       const change = { atime: toTime(atimeMs), mtime: toTime(mtimeMs) };
       return done(setAttributes(path, ` atime=${atimeMs} mtime=${mtimeMs}`, change));
     },
-    mknod: refuse,
-    create: refuse,
-    mkdir: refuse,
-    unlink: refuse,
-    rmdir: refuse,
-    rename: refuse,
+    // There is no `create`, which would not pass on the flags of open(2): the kernel makes, then opens.
+    mknod: (path, mode, _device, done) =>
+      done(
+        -serveName('MKNOD', path, ` mode=0${mode.toString(8)}`, (parent, name) => {
+          const isFile = (mode & S_IFMT) === S_IFREG || (mode & S_IFMT) === 0;
+          return isFile ? ops.create(parent, name, newFile(mode), 0) : EPERM;
+        }),
+      ),
+    mkdir: (path, mode, done) =>
+      done(
+        -serveName('MKDIR', path, ` mode=0${mode.toString(8)}`, (parent, name) =>
+          ops.makeDirectory(parent, name, newFile(mode)),
+        ),
+      ),
+    unlink: (path, done) => done(-serveName('UNLINK', path, '', (parent, name) => ops.remove(parent, name))),
+    rmdir: (path, done) => done(-serveName('RMDIR', path, '', (parent, name) => ops.removeDirectory(parent, name))),
+    rename: (from, to, done) =>
+      done(
+        -serveName('RENAME', from, ` to=${to.slice(1)}`, (parent, name) => {
+          const slash = to.lastIndexOf('/');
+          const errno = find(to.slice(0, slash));
+          return errno === OK ? ops.rename(parent, name, ops.attributes.node, to.slice(slash + 1), 0) : errno;
+        }),
+      ),
     link: refuse,
     symlink: refuse,
   };

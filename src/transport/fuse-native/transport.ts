@@ -5,7 +5,7 @@
  */
 import { Counters } from '../../fs/counters.ts';
 import type { KernelCaching } from '../../fs/options.ts';
-import { openFs } from '../../fs/spec.ts';
+import { MAIN_THREAD, openFs } from '../../fs/spec.ts';
 import { reasonOf } from '../../lib/error.ts';
 import { setIoFlusher } from '../../sys/libc.ts';
 import { openTrace } from '../trace-log.ts';
@@ -18,8 +18,8 @@ import { pathOperations } from './path-operations.ts';
 import { Requests } from './requests.ts';
 import { RequestTimes } from './times.ts';
 
-/** libfuse 2 asks the kernel for neither FUSE_DIRECT_IO_ALLOW_MMAP nor FUSE_WRITEBACK_CACHE. */
-const CACHING: KernelCaching = { coherentDirect: false, sizeMayLag: false };
+/** libfuse 2 asks the kernel for neither FUSE_DIRECT_IO_ALLOW_MMAP nor FUSE_WRITEBACK_CACHE; the package sets no FOPEN_DIRECT_IO. */
+const CACHING: KernelCaching = { coherentDirect: false, sizeMayLag: false, sizelessFiles: false };
 /** FUSE_KERNEL_VERSION and FUSE_KERNEL_MINOR_VERSION of libfuse 2.9. */
 const PROTOCOL = '7.19';
 
@@ -29,7 +29,7 @@ export const fuseNativeTransport: Transport = {
     // Refused without CAP_SYS_RESOURCE; then nothing is lost but the protection against reclaim waiting for ourselves.
     setIoFlusher();
     const fs = describe(CACHING);
-    const ops = openFs(fs);
+    const ops = openFs(fs, MAIN_THREAD);
     const requests = new Requests({
       ops,
       counters: new Counters(counters, 0),

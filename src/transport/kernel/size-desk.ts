@@ -5,9 +5,10 @@
  * kernel write back would do as well, but whoever sends it waits in the kernel; if the daemon is killed then, that
  * thread never ends and the connection never closes.)
  */
+import type { NodeId } from '../../fs/node.ts';
 import type { FsOps } from '../../fs/ops.ts';
 import { FUSE_LSEEK_OUT, FUSE_OUT_HEADER } from '../../fuse/abi.ts';
-import type { DeferredRequest } from '../../fuse/call.ts';
+import type { SizeRequest } from '../../fuse/call.ts';
 import { ReplyWriter } from '../../fuse/reply.ts';
 import { OK } from '../../lib/errno.ts';
 import { sendReply } from './loop.ts';
@@ -16,7 +17,7 @@ export interface SizeDeskOptions {
   readonly fuseFd: number;
   readonly ops: FsOps;
   /** The size in bytes of a file in the mount as the kernel knows it; undefined when nobody can tell. */
-  readonly sizeOf: (name: string) => Promise<number | undefined>;
+  readonly sizeOf: (node: NodeId) => Promise<number | undefined>;
   readonly warn: (message: string) => void;
 }
 
@@ -27,9 +28,9 @@ export class SizeDesk {
     this.#options = options;
   }
 
-  async answer(request: DeferredRequest): Promise<void> {
-    const { fuseFd, ops, sizeOf, warn } = this.#options;
-    const kernelSize = await sizeOf(ops.nameOf(request.node));
+  async answer(request: SizeRequest): Promise<void> {
+    const { fuseFd, sizeOf, warn } = this.#options;
+    const kernelSize = await sizeOf(request.node);
     if (kernelSize === undefined) warn('the size of the disk could not be asked for; what was appended may be missed');
     const payload = new ReplyWriter(new Uint8Array(FUSE_OUT_HEADER.BYTES + payloadBytes(request)));
     const { uniqueLow, uniqueHigh } = request;
@@ -37,7 +38,7 @@ export class SizeDesk {
     sendReply(fuseFd, payload.bytes, payload.finish(uniqueLow, uniqueHigh, errno, bytes));
   }
 
-  #serve(request: DeferredRequest, into: ReplyWriter, kernelSize: number): { errno: number; bytes: number } {
+  #serve(request: SizeRequest, into: ReplyWriter, kernelSize: number): { errno: number; bytes: number } {
     const { ops } = this.#options;
     const { node, offset } = request;
     if (request.kind === 'seek') {
@@ -53,6 +54,6 @@ export class SizeDesk {
   }
 }
 
-function payloadBytes(request: DeferredRequest): number {
+function payloadBytes(request: SizeRequest): number {
   return request.kind === 'seek' ? FUSE_LSEEK_OUT.BYTES : request.length;
 }

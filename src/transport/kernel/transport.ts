@@ -3,11 +3,13 @@
  * mounts, shakes hands, and puts together the workers and those who answer what no worker may wait for.
  */
 import { closeSync } from 'node:fs';
-import { type FsSpec, openFs } from '../../fs/spec.ts';
+import { type FsSpec, MAIN_THREAD, openFs } from '../../fs/spec.ts';
 import type { Session } from '../../fuse/init.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
+import { GeneratedFiles } from '../generated-files.ts';
 import type { Connection, DaemonSide, Serving, Transport, TransportTask } from '../transport.ts';
 import { unmountFuse } from '../unmount.ts';
+import { GeneratedDesk } from './generated-desk.ts';
 import { HoldQueue } from './hold.ts';
 import { mountFuse } from './mount.ts';
 import { openSession, WorkerPool } from './pool.ts';
@@ -17,7 +19,11 @@ export const kernelTransport: Transport = {
   async mount(task) {
     const fuseFd = task.fuseFd ?? (await mountFuse(task.request));
     const session = shakeHands(fuseFd, task);
-    const fs = task.describe({ coherentDirect: session.directIoAllowMmap, sizeMayLag: session.writebackCache });
+    const fs = task.describe({
+      coherentDirect: session.directIoAllowMmap,
+      sizeMayLag: session.writebackCache,
+      sizelessFiles: true,
+    });
     return new KernelConnection(fuseFd, session, fs, task);
   },
 };
@@ -50,15 +56,20 @@ class KernelConnection implements Connection {
     this.#task = task;
   }
 
-  serve({ sizeOf, isDiscarded }: DaemonSide): Serving {
+  serve({ sizeOf, statusText, isDiscarded }: DaemonSide): Serving {
     const { threads, counters, trace, enospcTimeoutMs, warn, error } = this.#task;
     const fuseFd = this.#fuseFd;
-    const ops = openFs(this.fs);
+    const ops = openFs(this.fs, MAIN_THREAD);
     const hold = new HoldQueue({ fuseFd, ops, isDiscarded, timeoutMs: enospcTimeoutMs, warn, error });
     const desk = new SizeDesk({ fuseFd, ops, sizeOf, warn });
+    const generated = new GeneratedDesk(
+      fuseFd,
+      new GeneratedFiles(statusText, (cause) => error(`the status file: ${reasonOf(cause)}`)),
+    );
     const pool = new WorkerPool({ fuseFd, session: this.#session, fs: this.fs, counters, trace }, threads, {
       held: (write) => hold.add(write),
-      deferred: (request) => desk.answer(request),
+      deferred: (request) =>
+        request.kind === 'seek' || request.kind === 'read' ? desk.answer(request) : generated.answer(request),
       report: error,
     });
     return {

@@ -5,7 +5,7 @@
 import { once } from 'node:events';
 import { parentPort } from 'node:worker_threads';
 import { Counters } from '../../fs/counters.ts';
-import { openFs } from '../../fs/spec.ts';
+import { MAIN_THREAD, openFs } from '../../fs/spec.ts';
 import { FuseServer } from '../../fuse/server.ts';
 import { reasonOf } from '../../lib/error.ts';
 import { setIoFlusher } from '../../sys/libc.ts';
@@ -24,7 +24,7 @@ function post(message: WorkerMessage, transfer: ArrayBuffer[] = []): void {
 // Refused without CAP_SYS_RESOURCE; then nothing is lost but the protection against reclaim waiting for ourselves.
 setIoFlusher();
 const server = new FuseServer({
-  ops: openFs(task.fs),
+  ops: openFs(task.fs, MAIN_THREAD + 1 + task.index),
   counters: new Counters(task.counters, task.index),
   maxTransferBytes: task.session.maxTransferBytes,
   hold: (write) => post({ code: 'HELD', write }, [write.data.buffer]),

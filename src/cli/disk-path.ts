@@ -1,0 +1,45 @@
+/**
+ * From the path of a disk, as a user names it, to the daemon that serves it. The mount itself is not looked at: one whose
+ * daemon is dead or stopped keeps whoever asks waiting.
+ */
+import { realpathSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import type { RegistryEntry } from '../daemon/registry.ts';
+import type { DiskStatus, MountStatus } from '../daemon/status.ts';
+import { CowfsError, reasonOf } from '../lib/error.ts';
+import { mountAt } from '../sys/mountinfo.ts';
+import { MOUNT_TYPE } from '../transport/transport.ts';
+
+interface Place {
+  readonly entry: RegistryEntry;
+  /** From the mountpoint; empty for the mountpoint itself. */
+  readonly path: string;
+}
+
+/** @throws CowfsError of kind `usage` for a path that is not in a live mount of this user */
+export async function placeOf(given: string): Promise<Place> {
+  const { findEntry, isAlive } = await import('../daemon/registry.ts');
+  const names = resolve(given).split('/').slice(1);
+  let outside = '/';
+  for (const [index, name] of names.entries()) {
+    const place = join(outside, name);
+    if (mountAt(place)?.type === MOUNT_TYPE) {
+      const entry = findEntry(place);
+      if (entry === undefined || !isAlive(entry)) break;
+      return { entry, path: names.slice(index + 1).join('/') };
+    }
+    try {
+      outside = realpathSync(place);
+    } catch (error) {
+      throw new CowfsError('usage', `${given}: ${reasonOf(error)}; \`cowfs list\` shows your mounts`, error);
+    }
+  }
+  throw new CowfsError('usage', `${given} is in no live cowfs mount of yours; \`cowfs list\` shows them`);
+}
+
+/** @throws CowfsError of kind `usage` where there is no such disk */
+export function diskIn({ disks, mountpoint }: MountStatus, path: string): DiskStatus {
+  const disk = disks.find(({ name, removed }) => name === path && !removed);
+  if (disk !== undefined) return disk;
+  throw new CowfsError('usage', `${mountpoint}/${path} is no disk; \`cowfs status ${mountpoint}\` lists them`);
+}

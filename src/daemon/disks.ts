@@ -1,0 +1,237 @@
+/**
+ * What the commands do to disks, past the kernel: starting again, going back, forking, snapshots; and what the status
+ * tells of them. Main thread of the daemon. Each waits until no thread serves the disk, does its work in the time of
+ * some memory accesses, and lets them go on.
+ */
+
+import { SharedAttributes } from '../fs/attributes.ts';
+import { pathByNumber } from '../fs/control-directory.ts';
+import type { CowFs } from '../fs/cow-fs.ts';
+import { INODE, KIND } from '../fs/inodes.ts';
+import { NO_NODE, type NodeId, ROOT_NODE } from '../fs/node.ts';
+import { errnoName, OK } from '../lib/errno.ts';
+import { CowfsError } from '../lib/error.ts';
+import type { Replaced } from './control-requests.ts';
+import type { DiskStatus, SnapshotStatus } from './status.ts';
+
+/** How long a request that is under way may take before a command gives up. */
+const QUIET_MS = 3000;
+
+export interface DisksOptions {
+  readonly fs: CowFs;
+  readonly mountpoint: string;
+  /** Bytes of a fresh disk. */
+  readonly diskBytes: number;
+  readonly readOnly: boolean;
+}
+
+export class Disks {
+  readonly #fs: CowFs;
+  readonly #options: DisksOptions;
+  #replacements = 0;
+
+  constructor(options: DisksOptions) {
+    this.#fs = options.fs;
+    this.#options = options;
+  }
+
+  /** Open handles of all disks. */
+  get openHandles(): number {
+    const { inodes } = this.#fs;
+    return inodes.all(KIND.DISK).reduce((sum, node) => sum + inodes.get(node, INODE.OPEN_HANDLES), 0);
+  }
+
+  /** Numbers of the disks that the kernel may hold data of. */
+  get writable(): NodeId[] {
+    const { inodes } = this.#fs;
+    return inodes.all(KIND.DISK).filter((node) => inodes.get(node, INODE.WRITABLE_HANDLES) > 0);
+  }
+
+  /** @throws CowfsError: there is no such disk, it is open, or its requests take too long */
+  reset(path: string, force: boolean): Replaced {
+    return this.#replace(path, force, 'start again', (node, session) => {
+      this.#fs.sessions.reset(session, this.#options.diskBytes);
+      new SharedAttributes(this.#fs.inodes, node).touch();
+    });
+  }
+
+  rollback(path: string, name: string): Replaced {
+    return this.#replace(path, false, 'go back', (node, session) => {
+      this.#fs.sessions.rollback(session, this.#snapshot(path, node, name).layer);
+      new SharedAttributes(this.#fs.inodes, node).touch();
+    });
+  }
+
+  cacheDropped(path: string, replacement: number): void {
+    const { inodes } = this.#fs;
+    this.#withDisk(path, (node) => {
+      // Another replacement may have come since.
+      if (inodes.get(node, INODE.STALE_CACHE) === replacement) inodes.set(node, INODE.STALE_CACHE, 0);
+    });
+  }
+
+  fork(path: string, to: string): void {
+    this.#checkWritable('fork');
+    this.#withDisk(path, (node, session) => {
+      const { parent, name } = this.#parentOf(to);
+      const { mode, uid, gid } = new SharedAttributes(this.#fs.inodes, node);
+      this.#alone(path, session, () => {
+        const errno = this.#fs.namespace.fork(parent, name, { mode, uid, gid }, session);
+        if (errno !== OK) throw new CowfsError('refused', `${this.#full(to)}: ${errnoName(errno)}; give a new name`);
+      });
+    });
+  }
+
+  snapshot(path: string, name: string): void {
+    this.#checkWritable('snapshot');
+    const { sessions, namespace } = this.#fs;
+    this.#withDisk(path, (node, session) => {
+      this.#alone(path, session, () => {
+        const errno = namespace.addSnapshot(node, name, () => sessions.snapshot(session));
+        if (errno !== OK) {
+          throw new CowfsError(
+            'refused',
+            `snapshot ${name} of ${this.#full(path)}: ${errnoName(errno)}; give another name`,
+          );
+        }
+      });
+    });
+  }
+
+  deleteSnapshot(path: string, name: string): void {
+    this.#withDisk(path, (node) => {
+      const { snapshot } = this.#snapshot(path, node, name);
+      this.#fs.namespace.removeSnapshot(snapshot);
+    });
+  }
+
+  status(): DiskStatus[] {
+    const { inodes } = this.#fs;
+    inodes.lock();
+    try {
+      return inodes.all(KIND.DISK).map((node) => this.#statusOf(node));
+    } finally {
+      inodes.unlock();
+    }
+  }
+
+  #statusOf(node: NodeId): DiskStatus {
+    const { inodes, namespace, sessions } = this.#fs;
+    const name = namespace.pathLocked(node);
+    const top = sessions.top(inodes.get(node, INODE.CONTENT));
+    return {
+      name,
+      path: this.#full(name),
+      pathByNumber: this.#full(pathByNumber(node)),
+      removed: inodes.parent(node) === NO_NODE,
+      size: sessions.layers.extent(top).sizeBytes,
+      writtenBytes: sessions.layers.writtenBytes(top),
+      storeBytes: sessions.layers.usedBytes(top),
+      openHandles: inodes.get(node, INODE.OPEN_HANDLES),
+      layers: sessions.layers.depth(top),
+      snapshots: this.#snapshotsOf(node),
+    };
+  }
+
+  #snapshotsOf(node: NodeId): SnapshotStatus[] {
+    const { inodes, sessions } = this.#fs;
+    const snapshots: SnapshotStatus[] = [];
+    for (let child = inodes.childAfter(node, 0); child !== NO_NODE; child = inodes.next(child)) {
+      snapshots.push({
+        name: inodes.name(child),
+        size: sessions.layers.extent(inodes.get(child, INODE.CONTENT)).sizeBytes,
+        createdAt: new Date(new SharedAttributes(inodes, child).seconds('CTIME') * 1000).toISOString(),
+      });
+    }
+    return snapshots;
+  }
+
+  /** Replaces the content of a disk; from now on openers drop what the kernel caches of it, until `cacheDropped`. */
+  #replace(path: string, force: boolean, what: string, change: (node: NodeId, session: number) => void): Replaced {
+    this.#checkWritable(what);
+    const { inodes, sessions } = this.#fs;
+    return this.#withDisk(path, (node, session) =>
+      this.#alone(path, session, () => {
+        const handles = inodes.get(node, INODE.OPEN_HANDLES);
+        if (handles > 0 && !force) {
+          throw new CowfsError(
+            'refused',
+            `${this.#full(path)} cannot ${what} while it is open (${handles} times); close it first`,
+          );
+        }
+        this.#replacements = (this.#replacements % (2 ** 31 - 1)) + 1;
+        inodes.set(node, INODE.STALE_CACHE, this.#replacements);
+        change(node, session);
+        return {
+          sizeBytes: sessions.layers.extent(sessions.top(session)).sizeBytes,
+          replacement: this.#replacements,
+        };
+      }),
+    );
+  }
+
+  /** Runs `action` while no thread is inside the session. */
+  #alone<T>(path: string, session: number, action: () => T): T {
+    const { gate } = this.#fs.sessions;
+    if (!gate.close(session, QUIET_MS)) {
+      throw new CowfsError(
+        'refused',
+        `${this.#full(path)}: a request has been under way for ${QUIET_MS / 1000} s (is the base or the store slow?); try again`,
+      );
+    }
+    try {
+      return action();
+    } finally {
+      gate.open(session);
+    }
+  }
+
+  /** Runs `action` on the disk of that path, which does not go meanwhile. */
+  #withDisk<T>(path: string, action: (node: NodeId, session: number) => T): T {
+    const { inodes, namespace } = this.#fs;
+    const node = namespace.hold(path);
+    if (node === NO_NODE || inodes.kind(node) !== KIND.DISK) {
+      if (node !== NO_NODE) this.#fs.forget(node, 1);
+      throw new CowfsError(
+        'usage',
+        `${this.#full(path)} is no disk; \`cowfs status ${this.#options.mountpoint}\` lists them`,
+      );
+    }
+    try {
+      return action(node, inodes.get(node, INODE.CONTENT));
+    } finally {
+      this.#fs.forget(node, 1);
+    }
+  }
+
+  #parentOf(path: string): { parent: NodeId; name: string } {
+    const slash = path.lastIndexOf('/');
+    const name = path.slice(slash + 1);
+    if (slash < 0) return { parent: ROOT_NODE, name };
+    const { namespace } = this.#fs;
+    if (namespace.find(ROOT_NODE, path.slice(0, slash)) === OK) return { parent: namespace.found, name };
+    throw new CowfsError('usage', `${this.#full(path.slice(0, slash))} does not exist; make it first`);
+  }
+
+  #snapshot(path: string, node: NodeId, name: string): { snapshot: NodeId; layer: number } {
+    const { inodes } = this.#fs;
+    inodes.lock();
+    const snapshot = inodes.child(node, name);
+    inodes.unlock();
+    if (snapshot !== NO_NODE) return { snapshot, layer: inodes.get(snapshot, INODE.CONTENT) };
+    throw new CowfsError(
+      'usage',
+      `${this.#full(path)} has no snapshot ${name}; \`cowfs snapshot ${this.#full(path)}\` lists them`,
+    );
+  }
+
+  #checkWritable(what: string): void {
+    if (this.#options.readOnly) {
+      throw new CowfsError('refused', `${this.#options.mountpoint} is read-only: no disk there can ${what}`);
+    }
+  }
+
+  #full(path: string): string {
+    return `${this.#options.mountpoint}/${path}`;
+  }
+}

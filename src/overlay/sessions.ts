@@ -1,0 +1,202 @@
+/**
+ * The sessions of a mount: each a disk of its own over the one base. Makes, opens, forks and discards them, and moves
+ * them between layers. One instance a thread, over shared memory.
+ *
+ * What changes the layers under a session wants its gate closed (`gate.ts`): freezing, going back, starting again.
+ */
+import type { Base } from '../base/base.ts';
+import { blocksAt, type Quotas, StoreAccount } from './account.ts';
+import { Arena } from './arena.ts';
+import { BLOCK_BYTES } from './block.ts';
+import { Disk } from './disk.ts';
+import { Gate } from './gate.ts';
+import { BASE_LAYER, closeStores, Layers } from './layers.ts';
+import { RangeLock, STRIPES } from './range-lock.ts';
+import { MOUNT, SESSION } from './shared.ts';
+import type { StoreDirectory } from './store-directory.ts';
+
+/** Plain data, posted to every thread. */
+export interface OverlayMemory {
+  readonly arena: SharedArrayBuffer;
+  readonly presence: SharedArrayBuffer;
+  /** Index of the mount's record. */
+  readonly mount: number;
+}
+
+export interface SessionsOptions {
+  readonly memory: OverlayMemory;
+  /** Number of this thread. */
+  readonly thread: number;
+  readonly base: Base;
+  readonly directory: StoreDirectory;
+  readonly quotas: Quotas;
+}
+
+const RECORD_WORDS = SESSION.WORDS + STRIPES;
+
+export class Sessions {
+  readonly gate: Gate;
+  readonly layers: Layers;
+  readonly directory: StoreDirectory;
+  readonly #arena: Arena;
+  readonly #mount: Int32Array;
+  readonly #base: Base;
+  readonly #quotas: Quotas;
+
+  /** @param threads how many will use it */
+  static create(threads: number): OverlayMemory {
+    const buffer = Arena.create();
+    const arena = new Arena(buffer);
+    arena.lock();
+    const mount = arena.allocate(MOUNT.WORDS);
+    arena.unlock();
+    return { arena: buffer, presence: Gate.create(threads), mount };
+  }
+
+  constructor({ memory, thread, base, directory, quotas }: SessionsOptions) {
+    this.#arena = new Arena(memory.arena);
+    this.#mount = this.#arena.record(memory.mount, MOUNT.WORDS);
+    this.#base = base;
+    this.#quotas = quotas;
+    this.directory = directory;
+    this.gate = new Gate(this.#arena, memory.presence, thread);
+    this.layers = new Layers(this.#arena, this.#mount, base, directory);
+  }
+
+  /** Changes whenever a `Disk` that was opened before has to be opened again. */
+  get topology(): number {
+    return Atomics.load(this.#mount, MOUNT.TOPOLOGY);
+  }
+
+  /** Bytes that all sessions take or are promised in the store. */
+  get occupiedBytes(): number {
+    return blocksAt(this.#mount, MOUNT.OCCUPIED_BLOCKS) * BLOCK_BYTES;
+  }
+
+  /** Bytes of shared memory that records and maps take. */
+  get memoryBytes(): number {
+    return this.#arena.usedBytes;
+  }
+
+  /** A session that shows the base and, past its end, zeros. */
+  create(sizeBytes: number): number {
+    return this.#create(this.layers.create(BASE_LAYER, sizeBytes, this.#base.sizeBytes));
+  }
+
+  /** A view of the session's disk as it is composed now. */
+  open(session: number): Disk {
+    const record = this.#record(session);
+    const layer = this.layers.open(this.top(session));
+    return new Disk(
+      layer,
+      new RangeLock(this.#arena.record(session + SESSION.WORDS, STRIPES)),
+      new StoreAccount(layer.control, record, this.#mount, this.#quotas),
+    );
+  }
+
+  /** The layer that takes the session's writes. */
+  top(session: number): number {
+    return Atomics.load(this.#record(session), SESSION.TOP);
+  }
+
+  /**
+   * Ends a session that nobody uses any more.
+   *
+   * @returns descriptors of stores, for `closeStores`
+   */
+  discard(session: number): number[] {
+    const stores = this.layers.release(this.top(session));
+    this.#arena.lock();
+    try {
+      this.#arena.free(session, RECORD_WORDS);
+    } finally {
+      this.#arena.unlock();
+    }
+    return stores;
+  }
+
+  /** A second session with the content of the first; costs the same whatever was written. The gate is closed. */
+  fork(session: number): number {
+    const top = this.top(session);
+    if (!this.layers.isClean(top)) this.freeze(session);
+    const { sizeBytes, backingLimit } = this.layers.extent(this.top(session));
+    return this.#create(this.layers.create(this.layers.backing(this.top(session)), sizeBytes, backingLimit));
+  }
+
+  /** The present content as a layer that stays, referenced once for the caller. The gate is closed. */
+  snapshot(session: number): number {
+    const top = this.top(session);
+    const below = this.layers.backing(top);
+    if (below !== BASE_LAYER && this.layers.isClean(top) && this.#showsAllOf(top, below)) {
+      this.layers.reference(below);
+      return below;
+    }
+    this.layers.reference(top);
+    this.freeze(session);
+    return top;
+  }
+
+  /** Goes back to a layer; what was written since is discarded. The gate is closed. */
+  rollback(session: number, layer: number): void {
+    const { sizeBytes } = this.layers.extent(layer);
+    this.#replaceTop(session, this.layers.create(layer, sizeBytes, sizeBytes));
+  }
+
+  /** Back to the base. The gate is closed. */
+  reset(session: number, sizeBytes: number): void {
+    this.#replaceTop(session, this.layers.create(BASE_LAYER, sizeBytes, this.#base.sizeBytes));
+  }
+
+  /**
+   * From here on writes go to a layer of their own; the one that took them until now stays as it is. The gate is closed.
+   */
+  freeze(session: number): void {
+    const frozen = this.top(session);
+    this.layers.dropReservations(frozen);
+    const { sizeBytes } = this.layers.extent(frozen);
+    this.#replaceTop(session, this.layers.create(frozen, sizeBytes, sizeBytes));
+  }
+
+  /** After a merge the layer below is the top. The gate is closed. */
+  lowerTop(session: number, below: number): void {
+    Atomics.store(this.#record(session), SESSION.TOP, below);
+    this.recount(session);
+  }
+
+  #showsAllOf(top: number, below: number): boolean {
+    const { sizeBytes, backingLimit } = this.layers.extent(top);
+    const whole = this.layers.extent(below).sizeBytes;
+    return sizeBytes === whole && backingLimit === whole;
+  }
+
+  #replaceTop(session: number, top: number): void {
+    const record = this.#record(session);
+    const before = Atomics.exchange(record, SESSION.TOP, top);
+    const stores = this.layers.release(before);
+    this.recount(session);
+    Atomics.add(this.#mount, MOUNT.TOPOLOGY, 1);
+    closeStores(stores);
+  }
+
+  /** Counts anew what the session's quota counts; the gate is closed. */
+  recount(session: number): void {
+    Atomics.store(this.#record(session), SESSION.OCCUPIED_BLOCKS, this.layers.occupiedBlocks(this.top(session)) | 0);
+  }
+
+  #create(top: number): number {
+    this.#arena.lock();
+    let session: number;
+    try {
+      session = this.#arena.allocate(RECORD_WORDS);
+    } finally {
+      this.#arena.unlock();
+    }
+    Atomics.store(this.#record(session), SESSION.TOP, top);
+    this.recount(session);
+    return session;
+  }
+
+  #record(session: number): Int32Array {
+    return this.#arena.record(session, SESSION.WORDS);
+  }
+}
