@@ -48,7 +48,7 @@ function rankOf(layer: string): number {
 
 test('there is something to check', () => {
   expect(MODULES.length).toBeGreaterThan(50);
-  expect(importsOf(MODULES.find(({ path }) => path === 'fs/spec.ts') as Module)).toContain('../overlay/disk.ts');
+  expect(importsOf(MODULES.find(({ path }) => path === 'fs/spec.ts') as Module)).toContain('../overlay/sessions.ts');
   expect(importsOf(MODULES.find(({ path }) => path === 'cli/status.ts') as Module)).toContain('../daemon/registry.ts');
 });
 
@@ -109,6 +109,12 @@ test('modules do not import each other in a circle', () => {
 test('foreign functions are called in src/sys alone', () => {
   const elsewhere = MODULES.filter((module) => module.layer !== 'sys' && importsOf(module).includes('koffi'));
   expect(elsewhere.map(({ path }) => path)).toEqual([]);
+});
+
+test('no thread closes with itself what it has opened: stores are everybody’s, and closed by whoever is last', () => {
+  const starting = MODULES.filter(({ text }) => /\bnew Worker\(/.test(text));
+  expect(starting.length).toBeGreaterThan(0);
+  expect(starting.filter(({ text }) => !text.includes('trackUnmanagedFds: false')).map(({ path }) => path)).toEqual([]);
 });
 
 test('only its own transport knows fuse-native, and no transport another but for mounting', () => {

@@ -92,7 +92,7 @@ export async function toMountOptions(base: string, mountpoint: string, raw: RawO
     base: resolve(base),
     mountpoint,
     names: parseNames(raw),
-    suffixes: [...new Set([DEFAULT_SUFFIX, extname(raw.name)])].filter((suffix) => suffix !== ''),
+    suffixes: [...new Set([DEFAULT_SUFFIX, extname(raw.name)])].filter((suffix) => suffix.length > 1),
     storeDirectory: resolve(storeDirectory(raw.store)),
     transport,
     cacheMode: raw.cache ?? CACHE_MODES[transport][0],

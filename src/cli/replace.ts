@@ -15,6 +15,7 @@ const REPLACE_MS = 120_000;
 /** close(2) reaches the daemon in its own time. */
 const CLOSED_MS = 500;
 const POLL_MS = 20;
+const TOLD_MS = 2;
 
 /** @throws CowfsError as the daemon says: open, busy, no such disk */
 export async function replaceContent(
@@ -23,6 +24,8 @@ export async function replaceContent(
   request: Extract<ControlRequest, { command: 'reset' | 'rollback' }>,
 ): Promise<void> {
   const { sizeBytes, replacement } = await untilClosed(() => askDaemon(socket, request, REPLACE_MS));
+  // libfuse 2 goes by what it was told of the file within the last millisecond.
+  await delay(TOLD_MS);
   const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
   try {
     // With the writeback cache the kernel believes its own size, until it is changed through it.

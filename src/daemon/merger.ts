@@ -113,7 +113,7 @@ export class Merger {
     let errno: Errno = OK;
     while (errno === OK && !merge.isDone) errno = merge.step();
     if (errno === OK) errno = merge.finish();
-    if (errno !== OK) return this.#giveUp(merge, errno);
+    if (errno !== OK) return this.#giveUp(merge, below, errno);
     const stores = sessions.layers.replace(above, below);
     sessions.layers.recount(below);
     sessions.lowerTop(writer, below);
@@ -134,7 +134,7 @@ export class Merger {
         await nextTurn();
         if (this.#isClosed) return true;
       }
-      if (errno !== OK) return this.#giveUp(merge, errno);
+      if (errno !== OK) return this.#giveUp(merge, below, errno);
       if (layers.references(above) === 1) return true;
       const users = this.#sessions().filter((session) => this.#standsOn(session, above));
       if (!this.#alone(users, () => this.#relink(merge, above, below))) return false;
@@ -151,7 +151,7 @@ export class Merger {
     inodes.lock();
     try {
       const errno = merge.finish();
-      if (errno !== OK) return this.#giveUp(merge, errno);
+      if (errno !== OK) return this.#giveUp(merge, below, errno);
       const stores = sessions.layers.replace(above, below);
       sessions.layers.recount(below);
       for (const snapshot of inodes.all(KIND.SNAPSHOT)) {
@@ -174,8 +174,12 @@ export class Merger {
     return at === layer;
   }
 
-  #giveUp(merge: Merge, errno: Errno): boolean {
+  #giveUp(merge: Merge, below: number, errno: Errno): boolean {
+    const { sessions } = this.#fs;
+    const before = sessions.layers.ownBlocks(below);
     const left = merge.giveUp();
+    const gone = before - sessions.layers.ownBlocks(below);
+    for (const session of this.#sessions()) if (this.#standsOn(session, below)) sessions.refund(session, gone);
     this.#journal.warn(
       `layers that could be merged stay apart: ${errnoName(errno)}${left === OK ? '' : `, ${errnoName(left)}`}`,
     );

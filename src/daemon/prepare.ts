@@ -6,7 +6,7 @@ import { closeSync } from 'node:fs';
 import { type OpenedBase, openBase } from '../base/open.ts';
 import { SharedAttributes } from '../fs/attributes.ts';
 import type { CowFs } from '../fs/cow-fs.ts';
-import { Inodes } from '../fs/inodes.ts';
+import { INODE, Inodes } from '../fs/inodes.ts';
 import { ROOT_NODE } from '../fs/node.ts';
 import type { KernelCaching } from '../fs/options.ts';
 import { type FsSpec, MAIN_THREAD, openFs } from '../fs/spec.ts';
@@ -30,8 +30,8 @@ export function prepare(options: MountOptions): Prepared {
   const base = openBase(options.base, options.force);
   try {
     const diskBytes = diskSize(options, base);
-    // Found out now, not at the guest's first write.
-    closeSync(openTempStore(options.storeDirectory));
+    // Whether it can be written to is found out now, not at the guest's first write.
+    if (options.names.length === 0) closeSync(openTempStore(options.storeDirectory));
     const storeDirectoryFd = StoreDirectory.open(options.storeDirectory);
     const overlay = Sessions.create(1 + options.threads);
     const inodes = Inodes.create();
@@ -60,15 +60,25 @@ export function prepare(options: MountOptions): Prepared {
   }
 }
 
-/** Makes the disks that are there from the start; their times are the base's. */
-function makeDisks({ inodes, namespace }: CowFs, options: MountOptions, diskBytes: number, mtimeMs: number): void {
+/**
+ * Makes the disks that are there from the start; their times are the base's. Their stores are opened at once, so that
+ * the directory may go; those of later disks are at the first write.
+ */
+function makeDisks(
+  { inodes, namespace, sessions }: CowFs,
+  options: MountOptions,
+  diskBytes: number,
+  mtimeMs: number,
+): void {
   const uid = process.geteuid?.() ?? 0;
   const gid = process.getegid?.() ?? 0;
   const file = { mode: modeOf(options), uid, gid };
   for (const name of options.names) {
     const errno = namespace.create(ROOT_NODE, name, file, diskBytes);
     if (errno !== OK) throw new CowfsError('usage', `session ${name}: ${errnoName(errno)}; give another name`);
-    new SharedAttributes(inodes, namespace.found).initialise(file.mode, uid, gid, mtimeMs);
+    const node = namespace.found;
+    new SharedAttributes(inodes, node).initialise(file.mode, uid, gid, mtimeMs);
+    sessions.giveStore(inodes.get(node, INODE.CONTENT), openTempStore(options.storeDirectory));
   }
   // Last, as making names has changed its times.
   new SharedAttributes(inodes, ROOT_NODE).initialise(options.allowOther ? 0o755 : 0o700, uid, gid, Date.now());

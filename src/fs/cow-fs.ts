@@ -124,8 +124,8 @@ export class CowFs implements FsOps {
     return this.namespace.rename(parent, name, newParent, newName, flags);
   }
 
-  remember(node: NodeId): void {
-    if (this.inodes.kind(node) !== KIND.FREE) this.inodes.add(node, INODE.LOOKUPS, 1);
+  remember(node: NodeId): boolean {
+    return this.#control.owns(node) || this.namespace.remember(node);
   }
 
   forget(node: NodeId, count: number): void {

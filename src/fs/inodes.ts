@@ -101,16 +101,19 @@ export class Inodes {
   }
 
   get(node: NodeId, slot: number): number {
-    return Atomics.load(this.#words, this.#row(node) + slot);
+    const at = this.#row(node) + slot;
+    return Atomics.load(this.#words, at);
   }
 
   set(node: NodeId, slot: number, value: number): void {
-    Atomics.store(this.#words, this.#row(node) + slot, value);
+    const at = this.#row(node) + slot;
+    Atomics.store(this.#words, at, value);
   }
 
   /** @returns the value after */
   add(node: NodeId, slot: number, amount: number): number {
-    return (Atomics.add(this.#words, this.#row(node) + slot, amount) + amount) | 0;
+    const at = this.#row(node) + slot;
+    return (Atomics.add(this.#words, at, amount) + amount) | 0;
   }
 
   /** Byte offset of its times in `buffer`. */
@@ -129,7 +132,8 @@ export class Inodes {
   }
 
   cookie(node: NodeId): number {
-    return this.#doubles[(this.#row(node) + DOUBLES_AT) / 2 + COOKIE] as number;
+    const at = (this.#row(node) + DOUBLES_AT) / 2 + COOKIE;
+    return this.#doubles[at] as number;
   }
 
   /** The child of that name, or none; the caller holds the lock. */

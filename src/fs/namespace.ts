@@ -198,6 +198,18 @@ export class Namespace {
     return OK;
   }
 
+  /** Counts that the kernel knows the node, once more; false if it is gone. */
+  remember(node: NodeId): boolean {
+    this.#inodes.lock();
+    try {
+      if (this.#inodes.kind(node) === KIND.FREE) return false;
+      this.#inodes.add(node, INODE.LOOKUPS, 1);
+      return true;
+    } finally {
+      this.#inodes.unlock();
+    }
+  }
+
   /** Ends a disk or directory that has no name when nobody knows it any more. */
   dropIfUnused(node: NodeId): void {
     const inodes = this.#inodes;

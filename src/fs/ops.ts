@@ -92,8 +92,10 @@ export interface FsOps {
   removeDirectory(parent: NodeId, name: string): Errno;
   /** @param flags of renameat2(2) */
   rename(parent: NodeId, name: string, newParent: NodeId, newName: string, flags: number): Errno;
-  /** The kernel was told of the node, once more: it stays known until as many `forget` have come. */
-  remember(node: NodeId): void;
+  /**
+   * The kernel is told of the node, once more: it stays known until as many `forget` have come. False if it is gone.
+   */
+  remember(node: NodeId): boolean;
   forget(node: NodeId, count: number): void;
   /** @param flags of open(2) */
   open(node: NodeId, flags: number): Errno;

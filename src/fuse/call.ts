@@ -66,4 +66,6 @@ export interface Operation {
   /** Least bytes of argument after the header. */
   readonly inBytes: number;
   readonly handle: Handler;
+  /** Whether the kernel waits for no answer, whatever comes of it. */
+  readonly isOneWay: boolean;
 }

@@ -98,10 +98,13 @@ const ROWS: readonly (readonly [opcode: number, name: string, inBytes: number, h
   ).map((name) => [OPCODE[name], name, 0, refuse(ENOSYS)] as const),
 ];
 
+/** Whoever asks these does not wait (fuse.h; fs/fuse/dev.c would take an answer for an error). */
+const ONE_WAY: readonly number[] = [OPCODE.FORGET, OPCODE.BATCH_FORGET, OPCODE.INTERRUPT, OPCODE.NOTIFY_REPLY];
+
 /** Indexed by opcode. */
 export const OPERATIONS: readonly (Operation | undefined)[] = ROWS.reduce<(Operation | undefined)[]>(
   (table, [opcode, name, inBytes, handle]) => {
-    table[opcode] = { name, inBytes, handle };
+    table[opcode] = { name, inBytes, handle, isOneWay: ONE_WAY.includes(opcode) };
     return table;
   },
   new Array<Operation | undefined>(64).fill(undefined),

@@ -1,9 +1,10 @@
 /**
  * Handlers of requests about names, attributes and directories: from structures to `FsOps` and back.
  */
+import { CONTROL_NODE } from '../fs/control-directory.ts';
 import { type NodeId, PERMISSION_BITS, S_IFMT, S_IFREG } from '../fs/node.ts';
 import type { AttributeChange, NewFile } from '../fs/ops.ts';
-import { EIO, ENOTDIR, EPERM, type Errno, OK } from '../lib/errno.ts';
+import { EIO, ENOENT, ENOTDIR, EPERM, type Errno, OK } from '../lib/errno.ts';
 import {
   FATTR,
   FUSE_ATTR_OUT,
@@ -33,22 +34,37 @@ const VALID_SECONDS = 1;
 export function lookup(call: Call, node: NodeId): Errno {
   const name = call.request.name();
   if (name === undefined) return EIO;
-  return replyEntry(call, call.ops.lookup(node, name));
+  const errno = call.ops.lookup(node, name);
+  return node === CONTROL_NODE ? replySecondName(call, errno) : replyEntry(call, errno);
 }
 
-/** Tells the kernel of an inode, which it then knows until it forgets. */
-function replyEntry(call: Call, errno: Errno): Errno {
+/**
+ * A name in `.cowfs` of an inode that has one elsewhere, too, where it may be removed at any moment: what is true is
+ * seen once the kernel counts as knowing it. Valid for no time, so that the kernel drops the name when nobody uses it
+ * any more (fuse_dentry_delete), and forgets the inode when its other name is removed.
+ */
+function replySecondName(call: Call, errno: Errno): Errno {
+  const replied = replyEntry(call, errno, 0);
+  if (replied !== OK) return replied;
+  const { ops, reply } = call;
+  const again = ops.getAttributes(ops.attributes.node);
+  if (again === OK) reply.attributes(FUSE_ENTRY_OUT.attr, ops.attributes);
+  return again;
+}
+
+/** Tells the kernel of the inode in `ops.attributes`, which it then knows until it forgets. */
+function replyEntry(call: Call, errno: Errno, validSeconds = VALID_SECONDS): Errno {
   if (errno !== OK) return errno;
   const { ops, reply } = call;
+  if (!ops.remember(ops.attributes.node)) return ENOENT;
   reply.u64(FUSE_ENTRY_OUT.nodeid, ops.attributes.node);
   reply.u64(FUSE_ENTRY_OUT.generation, 0);
-  reply.u64(FUSE_ENTRY_OUT.entry_valid, VALID_SECONDS);
+  reply.u64(FUSE_ENTRY_OUT.entry_valid, validSeconds);
   reply.u64(FUSE_ENTRY_OUT.attr_valid, VALID_SECONDS);
   reply.u32(FUSE_ENTRY_OUT.entry_valid_nsec, 0);
   reply.u32(FUSE_ENTRY_OUT.attr_valid_nsec, 0);
   reply.attributes(FUSE_ENTRY_OUT.attr, ops.attributes);
   call.payloadBytes = FUSE_ENTRY_OUT.BYTES;
-  ops.remember(ops.attributes.node);
   return OK;
 }
 
@@ -60,7 +76,8 @@ export function create(call: Call, node: NodeId): Errno {
   const flags = request.u32(FUSE_CREATE_IN.flags);
   const created = ops.create(node, name, newFile(call, request.u32(FUSE_CREATE_IN.mode)), flags);
   if (created !== OK) return created;
-  replyEntry(call, OK);
+  const told = replyEntry(call, OK);
+  if (told !== OK) return told;
   const made = ops.attributes.node;
   const opened = ops.open(made, flags);
   if (opened === OK) return replyOpen(call, openFlags(ops), FUSE_ENTRY_OUT.BYTES);

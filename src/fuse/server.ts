@@ -77,6 +77,8 @@ export class FuseServer {
         errno = errnoOf(error);
       }
     }
+    // Also where it was cut short, or failed.
+    if (operation?.isOneWay === true) errno = NO_REPLY;
     const elapsedMs = performance.now() - startMs;
     if (opcode === OPCODE.READ) counters.read(call.movedBytes, elapsedMs);
     else if (opcode === OPCODE.WRITE) counters.wrote(call.movedBytes, elapsedMs);

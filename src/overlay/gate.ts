@@ -48,6 +48,7 @@ export class Gate {
    * @returns false, with the gate open again, when somebody stays longer than `timeoutMs`
    */
   close(session: number, timeoutMs: number): boolean {
+    this.#arena.reach(session, SESSION.WORDS);
     const { words } = this.#arena;
     Atomics.store(words, session + SESSION.GATE, 1);
     const deadline = performance.now() + timeoutMs;

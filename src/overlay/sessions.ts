@@ -12,7 +12,7 @@ import { Disk } from './disk.ts';
 import { Gate } from './gate.ts';
 import { BASE_LAYER, closeStores, Layers } from './layers.ts';
 import { RangeLock, STRIPES } from './range-lock.ts';
-import { MOUNT, SESSION } from './shared.ts';
+import { LAYER, MOUNT, SESSION } from './shared.ts';
 import type { StoreDirectory } from './store-directory.ts';
 
 /** Plain data, posted to every thread. */
@@ -83,6 +83,11 @@ export class Sessions {
     return this.#create(this.layers.create(BASE_LAYER, sizeBytes, this.#base.sizeBytes));
   }
 
+  /** Gives a session that nobody has written to the file that its writes will go to, as `openTempStore` made it. */
+  giveStore(session: number, fd: number): void {
+    Atomics.store(this.layers.control(this.top(session)), LAYER.STORE, fd + 1);
+  }
+
   /** A view of the session's disk as it is composed now. */
   open(session: number): Disk {
     const record = this.#record(session);
@@ -131,8 +136,8 @@ export class Sessions {
       this.layers.reference(below);
       return below;
     }
-    this.layers.reference(top);
     this.freeze(session);
+    this.layers.reference(top);
     return top;
   }
 
@@ -183,17 +188,31 @@ export class Sessions {
     Atomics.store(this.#record(session), SESSION.OCCUPIED_BLOCKS, this.layers.occupiedBlocks(this.top(session)) | 0);
   }
 
+  /** Its layers take that much less. */
+  refund(session: number, blocks: number): void {
+    Atomics.sub(this.#record(session), SESSION.OCCUPIED_BLOCKS, blocks);
+  }
+
   #create(top: number): number {
-    this.#arena.lock();
     let session: number;
     try {
-      session = this.#arena.allocate(RECORD_WORDS);
-    } finally {
-      this.#arena.unlock();
+      session = this.#allocate();
+    } catch (error) {
+      closeStores(this.layers.release(top));
+      throw error;
     }
     Atomics.store(this.#record(session), SESSION.TOP, top);
     this.recount(session);
     return session;
+  }
+
+  #allocate(): number {
+    this.#arena.lock();
+    try {
+      return this.#arena.allocate(RECORD_WORDS);
+    } finally {
+      this.#arena.unlock();
+    }
   }
 
   #record(session: number): Int32Array {

@@ -7,6 +7,7 @@ import { fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import { EFBIG, EIO, EOPNOTSUPP, type Errno, errnoOf, isNoSpace, OK } from '../lib/errno.ts';
 import { lock, unlock } from '../lib/mutex.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate } from '../sys/libc.ts';
+import { BLOCK_BYTES } from './block.ts';
 import { LAYER } from './shared.ts';
 import type { StoreDirectory } from './store-directory.ts';
 
@@ -139,6 +140,6 @@ export class Store {
     if (errno !== EFBIG) return errno;
     // The disk is larger than a file can be here: what exists ends with the file.
     const end = fstatSync(this.#fd).size;
-    return end <= offset ? OK : fallocate(this.#fd, mode, offset, end - offset);
+    return end <= offset ? OK : fallocate(this.#fd, mode, offset, Math.ceil(end / BLOCK_BYTES) * BLOCK_BYTES - offset);
   }
 }

@@ -14,18 +14,26 @@ afterEach(() => {
   vi.unstubAllEnvs();
 });
 
-/** The options that a command line makes. */
+/** The options that a command line makes, with those that only `mount` has. */
 async function parse(...args: readonly string[]): Promise<MountOptions> {
+  return parseWith({}, ...args);
+}
+
+async function parseWith(more: Partial<RawOptions>, ...args: readonly string[]): Promise<MountOptions> {
   const command = addMountOptions(new Command('mount'))
     .exitOverride()
     .configureOutput({ writeErr: () => {} });
   command.parse(args, { from: 'user' });
-  return toMountOptions('images/base.img', '/mnt/vm', command.opts<RawOptions>());
+  return toMountOptions('images/base.img', '/mnt/vm', { ...command.opts<RawOptions>(), ...more });
 }
 
 async function refusalOf(...args: readonly string[]): Promise<string> {
+  return refusalOfWith({}, ...args);
+}
+
+async function refusalOfWith(more: Partial<RawOptions>, ...args: readonly string[]): Promise<string> {
   try {
-    return `gave ${JSON.stringify(await parse(...args))}`;
+    return `gave ${JSON.stringify(await parseWith(more, ...args))}`;
   } catch (error) {
     if (error instanceof CowfsError) return `${error.kind}: ${error.message}`;
     if (error instanceof CommanderError) return `commander: ${error.message}`;
@@ -38,7 +46,8 @@ test('nothing given', async () => {
   expect(rest).toEqual({
     base: resolve('images/base.img'),
     mountpoint: '/mnt/vm',
-    name: 'disk.raw',
+    names: ['disk.raw'],
+    suffixes: ['.raw'],
     storeDirectory: '/var/tmp',
     transport: 'kernel',
     cacheMode: 'writeback',
@@ -56,14 +65,24 @@ test('nothing given', async () => {
 
 test('everything given', async () => {
   const args = [
-    ...['--store', 'here', '--name', 'größer disk', '--size', '130000', '--cache', 'none', '--threads', '2'],
-    ...['--read-only', '--allow-other', '--max-store', '1.5G', '--enospc-timeout', '500ms'],
+    ...['--store', 'here', '--name', 'größer disk.qcow2', '--size', '130000', '--cache', 'none', '--threads', '2'],
+    ...[
+      '--read-only',
+      '--allow-other',
+      '--max-store',
+      '1.5G',
+      '--max-session-store',
+      '1G',
+      '--enospc-timeout',
+      '500ms',
+    ],
     ...['--log-file', 'log.json', '--log-level', 'debug', '--force'],
   ];
   expect(await parse(...args)).toEqual({
     base: resolve('images/base.img'),
     mountpoint: '/mnt/vm',
-    name: 'größer disk',
+    names: ['größer disk.qcow2'],
+    suffixes: ['.raw', '.qcow2'],
     storeDirectory: resolve('here'),
     sizeBytes: 130_000,
     transport: 'kernel',
@@ -72,6 +91,7 @@ test('everything given', async () => {
     readOnly: true,
     allowOther: true,
     maxStoreBytes: 1_610_612_736,
+    maxSessionStoreBytes: 1_073_741_824,
     enospcTimeoutMs: 500,
     logFile: resolve('log.json'),
     logLevel: 'debug',
@@ -138,7 +158,7 @@ describe('names', () => {
   const longest = 'ä'.repeat(127);
 
   test.each(['a', '...', '-x', 'disk raw', longest, `${longest}x`])('%j', async (name) => {
-    expect(await parse(`--name=${name}`)).toMatchObject({ name });
+    expect(await parse(`--name=${name}`)).toMatchObject({ names: [name] });
   });
 
   test.each(['', '.', '..', 'a/b', '/', 'a\0b', 'a\nb', `${longest}xy`])('%j is none', async (name) => {
@@ -146,8 +166,43 @@ describe('names', () => {
   });
 });
 
+describe('several disks', () => {
+  test('the first, and each that is named beside it', async () => {
+    const names = ['a.raw', 'größer', 'c.qcow2'];
+    expect(await parseWith({ session: names.slice(1) }, '--name=a.raw')).toMatchObject({ names });
+  });
+
+  test('none at all', async () => {
+    expect(await parseWith({ empty: true })).toMatchObject({ names: [], suffixes: ['.raw'] });
+    expect(await refusalOfWith({ empty: true, session: ['a.raw'] })).toMatch(/^usage: --empty .*--session .*leave one/);
+  });
+
+  test.each([
+    [['disk.raw'], /^usage: disk\.raw is named twice/],
+    [['a.raw', 'b.raw', 'a.raw'], /^usage: a\.raw is named twice/],
+    [['a/b'], /^usage: --session a\/b: give a file name/],
+    [['ok.raw', '.cowfs'], /^usage: --session \.cowfs: give a file name/],
+    [[''], /^usage: --session : give a file name/],
+  ])('%j is refused', async (session, message) => {
+    expect(await refusalOfWith({ session })).toMatch(message);
+  });
+
+  test.each([
+    ['disk.raw', ['.raw']],
+    ['disk.qcow2', ['.raw', '.qcow2']],
+    ['disk.tar.img', ['.raw', '.img']],
+    ['disk', ['.raw']],
+    ['.hidden', ['.raw']],
+    ['disk.', ['.raw', '.']],
+  ])('beside one named %s, files ending in %j become disks', async (name, suffixes) => {
+    expect(await parse(`--name=${name}`)).toMatchObject({ suffixes });
+  });
+});
+
 test.each([
   [['--size', '1X'], /^usage: --size 1X: not a size/],
+  [['--max-session-store', 'few'], /^usage: --max-session-store few: not a size/],
+  [['--name', '.cowfs'], /^usage: --name \.cowfs: give a file name/],
   [['--max-store', 'lots'], /^usage: --max-store lots: not a size/],
   [['--enospc-timeout', '1d'], /^usage: --enospc-timeout 1d: not a time/],
   [['--cache', 'magic'], /^commander: .*argument 'magic' is invalid/],

@@ -11,7 +11,7 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import { isMainThread, Worker, workerData } from 'node:worker_threads';
 import { Counters } from '../../dist/fs/counters.js';
-import { DT_DIR, DT_REG, FIRST_DISK_NODE, ROOT_NODE, S_IFDIR, S_IFREG } from '../../dist/fs/node.js';
+import { DT_DIR, DT_REG, ROOT_NODE, S_IFDIR, S_IFREG } from '../../dist/fs/node.js';
 import { emptyAttributes } from '../../dist/fs/stat.js';
 import { FuseServer } from '../../dist/fuse/server.js';
 import { serveConnection } from '../../dist/transport/kernel/loop.js';
@@ -19,6 +19,7 @@ import { mountFuse } from '../../dist/transport/kernel/mount.js';
 import { openSession } from '../../dist/transport/kernel/pool.js';
 
 const NAME = 'base.img';
+const NODE = 2;
 const THREADS = 6;
 const LOOK_MS = 5;
 const { EISDIR, ENOENT, ENOSYS, EROFS } = constants.errno;
@@ -35,6 +36,7 @@ class FaultyFile {
   found = 0;
   /** Past the page cache: what is asked for comes here as it is, and a short answer is a short read(2). */
   direct = true;
+  keepCache = true;
 
   #fd;
   #plan;
@@ -49,7 +51,7 @@ class FaultyFile {
   }
 
   lookup(parent, name) {
-    return parent === ROOT_NODE && name === NAME ? this.getAttributes(FIRST_DISK_NODE) : ENOENT;
+    return parent === ROOT_NODE && name === NAME ? this.getAttributes(NODE) : ENOENT;
   }
 
   getAttributes(node) {
@@ -76,6 +78,37 @@ class FaultyFile {
   }
 
   release() {}
+
+  /** The only file never goes, whatever the kernel knows of it. */
+  remember() {
+    return true;
+  }
+
+  forget() {}
+
+  create() {
+    return EROFS;
+  }
+
+  makeDirectory() {
+    return EROFS;
+  }
+
+  remove() {
+    return EROFS;
+  }
+
+  removeDirectory() {
+    return EROFS;
+  }
+
+  rename() {
+    return EROFS;
+  }
+
+  isGenerated() {
+    return false;
+  }
 
   read(_node, offset, length, into, at) {
     this.transferred = 0;
@@ -115,13 +148,14 @@ class FaultyFile {
     return ENOSYS;
   }
 
-  list(node) {
+  list(node, cookie, most) {
     if (node !== ROOT_NODE) return undefined;
-    return [
-      { name: '.', node: ROOT_NODE, type: DT_DIR },
-      { name: '..', node: ROOT_NODE, type: DT_DIR },
-      { name: NAME, node: FIRST_DISK_NODE, type: DT_REG },
+    const entries = [
+      { name: '.', node: ROOT_NODE, type: DT_DIR, cookie: 1 },
+      { name: '..', node: ROOT_NODE, type: DT_DIR, cookie: 2 },
+      { name: NAME, node: NODE, type: DT_REG, cookie: 3 },
     ];
+    return entries.slice(cookie, cookie + most);
   }
 
   statistics() {

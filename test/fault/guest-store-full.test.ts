@@ -129,7 +129,7 @@ test('--cache writeback, QEMU with its own: the guest runs on, and is whole when
     expectAlive();
     expect(dataOf('STOP')).toEqual([]);
     // The daemon alone: the command would have the kernel write back.
-    return (await askDaemon(socket, 'status')).store.heldBytes > 0;
+    return (await askDaemon(socket, { command: 'status' })).store.heldBytes > 0;
   };
   await poll('write-backs are held', isHeld, BOOT_MS);
   expect(await monitor.execute('query-status')).toMatchObject({ status: 'running', running: true });

@@ -1,11 +1,15 @@
 import { describe, expect, test } from 'vitest';
 import { SharedAttributes } from '../../src/fs/attributes.ts';
 import { Counters, totals } from '../../src/fs/counters.ts';
+import { Inodes } from '../../src/fs/inodes.ts';
+import { ROOT_NODE } from '../../src/fs/node.ts';
 
-/** Two views of one buffer, as two workers have them. */
+/** Two views of the root of one table, as two workers have them. */
 function twoViews(mtimeMs = 1_700_000_000_250): [SharedAttributes, SharedAttributes] {
-  const buffer = SharedAttributes.create(0o640, 1000, 4_294_967_294, mtimeMs);
-  return [new SharedAttributes(buffer), new SharedAttributes(buffer)];
+  const buffer = Inodes.create();
+  const views = [buffer, buffer].map((each) => new SharedAttributes(new Inodes(each), ROOT_NODE));
+  views[0]?.initialise(0o640, 1000, 4_294_967_294, mtimeMs);
+  return views as [SharedAttributes, SharedAttributes];
 }
 
 test('what one worker changes every other sees', () => {

@@ -8,8 +8,7 @@ import { scratch } from '../harness.ts';
 import { difference, readDisk } from '../overlay/disk-fixture.ts';
 import { nonZeroBytes } from '../overlay/random.ts';
 
-const { EACCES, EFBIG, EINVAL, EIO, EISDIR, ENOENT, ENOSPC, ENOSYS, ENOTDIR, ENXIO, EOPNOTSUPP, EROFS } =
-  constants.errno;
+const { EFBIG, EINVAL, EIO, EISDIR, ENOENT, ENOSPC, ENOSYS, ENOTDIR, ENXIO, EOPNOTSUPP, EROFS } = constants.errno;
 const { O_APPEND, O_DIRECT, O_RDONLY, O_RDWR, O_WRONLY } = fsConstants;
 const ROOT = 1 as NodeId;
 const DISK = 2 as NodeId;
@@ -30,11 +29,11 @@ afterEach(() => {
 });
 
 function newFs(options: Partial<CowFsOptions> = {}, content = nonZeroBytes(65_519, 1)): FsFixture {
-  return useFs({ directory: scratch(), content, ...maxStore(options) }, options);
+  return useFs({ directory: scratch(), content }, options);
 }
 
-function maxStore({ maxStoreBytes }: Partial<CowFsOptions>): { maxStoreBytes?: number } {
-  return maxStoreBytes === undefined ? {} : { maxStoreBytes };
+function atMost(maxStoreBytes: number): Partial<CowFsOptions> {
+  return { quotas: { maxStoreBytes, maxSessionStoreBytes: undefined } };
 }
 
 describe('names', () => {
@@ -48,12 +47,12 @@ describe('names', () => {
 
   test('the root lists it', () => {
     const { fs } = newFs();
-    expect(fs.list(ROOT)).toEqual([
-      { name: '.', node: 1, type: 4 },
-      { name: '..', node: 1, type: 4 },
-      { name: 'disk.raw', node: 2, type: 8 },
+    expect(fs.list(ROOT, 0, 100)).toEqual([
+      { name: '.', node: 1, type: 4, cookie: 1 },
+      { name: '..', node: 1, type: 4, cookie: 2 },
+      { name: 'disk.raw', node: 2, type: 8, cookie: 3 },
     ]);
-    for (const node of [DISK, ...NOBODY]) expect(fs.list(node)).toBe(undefined);
+    for (const node of [DISK, ...NOBODY]) expect(fs.list(node, 0, 100)).toBe(undefined);
     expect([fs.nameOf(ROOT), fs.nameOf(DISK), fs.nameOf(99 as NodeId)]).toEqual(['/', 'disk.raw', 'node 99']);
   });
 });
@@ -69,7 +68,7 @@ describe('attributes', () => {
       uid: 1000,
       gid: 1001,
       sizeBytes: 65_519,
-      // The base's own 8 of 512 bytes; the store has none yet.
+      // The store has none yet, which tar(1) must not take for "all hole".
       blocks: 8,
       atimeSeconds: 1_600_000_000,
       atimeNanoseconds: 500_000_000,
@@ -96,14 +95,14 @@ describe('attributes', () => {
     }
   });
 
-  test('blocks grow with what is written, to what a full copy takes at most, and are never 0', () => {
+  test('blocks are what the disk takes in the store, and never 0', () => {
     const { fs, disk } = newFs({}, nonZeroBytes(100_000, 1));
     const blocks = (): number => {
       fs.getAttributes(DISK);
       return fs.attributes.blocks;
     };
     disk.write(0, 3 * BLOCK, nonZeroBytes(3 * BLOCK, 2), 0);
-    expect(blocks()).toBe(8 + 24);
+    expect(blocks()).toBe(24);
     disk.write(0, 100_000, nonZeroBytes(100_000, 2), 0);
     expect(blocks()).toBe(25 * 8);
     disk.truncate(1);
@@ -158,8 +157,17 @@ describe('changing attributes', () => {
     expect(fs.attributes).toMatchObject({ mode: 0o100640, ctimeSeconds: 1_600_000_000 });
   });
 
-  test('not of the root, and of nothing where it is read-only', () => {
-    expect(newFs().fs.setAttributes(ROOT, { mode: 0o777 })).toBe(EACCES);
+  test('of the root, too, but for its size; and of nothing where it is read-only', () => {
+    const { fs: writable } = newFs();
+    expect(writable.setAttributes(ROOT, { mode: 0o777, uid: 7 })).toBe(0);
+    expect(writable.attributes).toMatchObject({
+      node: 1,
+      mode: 0o040777,
+      uid: 7,
+      gid: 1001,
+      ctimeSeconds: 1_700_000_000,
+    });
+    expect(writable.setAttributes(ROOT, { sizeBytes: 0 })).toBe(EISDIR);
     const { fs } = newFs({ readOnly: true });
     expect(fs.setAttributes(DISK, { mode: 0 })).toBe(EROFS);
     expect(fs.setAttributes(ROOT, { mode: 0 })).toBe(EROFS);
@@ -317,9 +325,9 @@ describe('fallocate', () => {
   });
 
   test('more than the store has is ENOSPC', () => {
-    const { fs, disk, store } = newFs({ maxStoreBytes: 2 * BLOCK });
+    const { fs, disk, sessions } = newFs(atMost(2 * BLOCK));
     expect(fs.allocate(DISK, 0, 0, 3 * BLOCK)).toBe(ENOSPC);
-    Object.defineProperty(store, 'freeBytes', { value: BLOCK });
+    Object.defineProperty(sessions.directory, 'freeBytes', { value: BLOCK });
     expect(fs.allocate(DISK, 0, 0, 2 * BLOCK)).toBe(ENOSPC);
     expect(fs.allocate(DISK, 0, 0, BLOCK)).toBe(0);
     expect(disk.account.occupiedBytes).toBe(BLOCK);
@@ -397,15 +405,15 @@ describe('data and holes', () => {
 
 describe('statistics', () => {
   test('what is taken and what is free, in blocks', () => {
-    const { fs, disk, store } = newFs();
-    Object.defineProperty(store, 'freeBytes', { value: 1000 * BLOCK + 4095 });
+    const { fs, disk, sessions } = newFs();
+    Object.defineProperty(sessions.directory, 'freeBytes', { value: 1000 * BLOCK + 4095 });
     disk.write(0, 3 * BLOCK, nonZeroBytes(3 * BLOCK, 2), 0);
     expect(fs.statistics()).toEqual({ blockBytes: BLOCK, blocks: 1003, freeBlocks: 1000, files: 2, nameMax: 255 });
   });
 
   test('no more than the quota leaves', () => {
-    const { fs, disk, store } = newFs({ maxStoreBytes: 10 * BLOCK + 5 });
-    Object.defineProperty(store, 'freeBytes', { value: 1000 * BLOCK });
+    const { fs, disk, sessions } = newFs(atMost(10 * BLOCK + 5));
+    Object.defineProperty(sessions.directory, 'freeBytes', { value: 1000 * BLOCK });
     disk.write(0, 3 * BLOCK, nonZeroBytes(3 * BLOCK, 2), 0);
     expect(fs.statistics()).toMatchObject({ blocks: 10, freeBlocks: 7 });
   });

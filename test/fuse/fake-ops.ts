@@ -22,22 +22,37 @@ export const ATTRIBUTES: Attributes = {
 };
 
 const ENTRIES: readonly DirectoryEntry[] = [
-  { name: '.', node: 1 as NodeId, type: 4 },
-  { name: '..', node: 1 as NodeId, type: 4 },
-  { name: 'disk.raw', node: 2 as NodeId, type: 8 },
-  { name: 'größer', node: 3 as NodeId, type: 8 },
+  { name: '.', node: 1 as NodeId, type: 4, cookie: 1 },
+  { name: '..', node: 1 as NodeId, type: 4, cookie: 2 },
+  { name: 'disk.raw', node: 2 as NodeId, type: 8, cookie: 3 },
+  // Names between have been removed.
+  { name: 'größer', node: 3 as NodeId, type: 8, cookie: 2 ** 40 + 1 },
 ];
 
 /** Every operation succeeds unless the test tells it otherwise. */
 export function fakeOps() {
-  return {
+  const ops = {
     attributes: ATTRIBUTES,
     transferred: 0,
     found: 0,
     direct: false,
-    lookup: vi.fn<FsOps['lookup']>(() => 0),
-    getAttributes: vi.fn<FsOps['getAttributes']>(() => 0),
+    keepCache: true,
+    lookup: vi.fn<FsOps['lookup']>(() => {
+      ops.attributes = ATTRIBUTES;
+      return 0;
+    }),
+    getAttributes: vi.fn<FsOps['getAttributes']>((node) => {
+      ops.attributes = { ...ATTRIBUTES, node };
+      return 0;
+    }),
     setAttributes: vi.fn<(node: NodeId, change: AttributeChange) => number>(() => 0),
+    create: vi.fn<FsOps['create']>(() => 0),
+    makeDirectory: vi.fn<FsOps['makeDirectory']>(() => 0),
+    remove: vi.fn<FsOps['remove']>(() => 0),
+    removeDirectory: vi.fn<FsOps['removeDirectory']>(() => 0),
+    rename: vi.fn<FsOps['rename']>(() => 0),
+    remember: vi.fn<FsOps['remember']>(() => true),
+    forget: vi.fn<FsOps['forget']>(() => {}),
     open: vi.fn<FsOps['open']>(() => 0),
     release: vi.fn<FsOps['release']>(() => {}),
     read: vi.fn<FsOps['read']>(() => 0),
@@ -47,7 +62,10 @@ export function fakeOps() {
     readNeedsKernelSize: vi.fn<FsOps['readNeedsKernelSize']>(() => false),
     seekNeedsKernelSize: vi.fn<FsOps['seekNeedsKernelSize']>(() => false),
     sync: vi.fn<FsOps['sync']>(() => 0),
-    list: vi.fn<FsOps['list']>((node) => (node === 1 ? ENTRIES : undefined)),
+    list: vi.fn<FsOps['list']>((node, cookie, most) =>
+      node === 1 ? ENTRIES.filter((entry) => entry.cookie > cookie).slice(0, most) : undefined,
+    ),
+    isGenerated: vi.fn<FsOps['isGenerated']>(() => false),
     statistics: vi.fn<FsOps['statistics']>(() => ({
       blockBytes: 4096,
       blocks: 2 ** 33 + 1,
@@ -57,4 +75,5 @@ export function fakeOps() {
     })),
     nameOf: vi.fn<FsOps['nameOf']>((node) => (node === 1 ? '/' : `node ${node}`)),
   };
+  return ops;
 }

@@ -2,6 +2,7 @@
  * Requests that no kernel would send, for the fuzz test: made up field by field, noise, and real ones with something
  * wrong. No byte of a body is 0x80 or above, so that a sentinel is known when it is seen.
  */
+import { CONTROL_NODE, STATUS_NODE } from '../../src/fs/control-directory.ts';
 import { OPCODE } from '../../src/fuse/abi.ts';
 import type { Random } from '../overlay/random.ts';
 import { body, request } from './requests.ts';
@@ -40,6 +41,25 @@ function someSize(random: Random): number {
   }
 }
 
+/** Those that are there, those that come and go, and those that cannot be. */
+const NAMES = ['disk.raw', 'disk.raw', 'other.raw', 'a.img', 'dir', 'x', '.cowfs', 'status.json', '2', '.', '..', ''];
+
+function someName(random: Random): string {
+  return random.below(12) === 0
+    ? `${'n'.repeat(random.below(300))}.raw`
+    : (NAMES[random.below(NAMES.length)] as string);
+}
+
+/** Nodes that are there, and some that are not. */
+function someNode(random: Random): bigint {
+  return BigInt([1, 1, 2, 2, 2, 2, 2, 3, 3, 4, 5, 0, CONTROL_NODE, STATUS_NODE][random.below(14)] as number);
+}
+
+/** Mostly what a kernel would have counted. */
+function someCount(random: Random): bigint {
+  return random.below(8) === 0 ? someOffset(random) : BigInt(1 + random.below(3));
+}
+
 /** Half of what comes is made to get far into a handler; the other half is noise. */
 function someBody(random: Random, opcode: number): Buffer {
   if (random.below(2) === 0) return quietBytes(random, random.below(random.below(2) === 0 ? 100 : 600));
@@ -48,8 +68,34 @@ function someBody(random: Random, opcode: number): Buffer {
   let bytes: Buffer;
   switch (opcode) {
     case OPCODE.LOOKUP:
-      bytes = random.below(2) === 0 ? body('disk.raw') : Buffer.from('disk.raw');
+    case OPCODE.UNLINK:
+    case OPCODE.RMDIR:
+      bytes = random.below(8) === 0 ? Buffer.from(someName(random)) : body(someName(random));
       break;
+    case OPCODE.CREATE:
+      // O_TRUNC now and then.
+      bytes = body(random.below(4) === 0 ? 0o1002 : random.below(4), random.below(0o1000), 0, 0, someName(random));
+      break;
+    case OPCODE.MKNOD:
+      bytes = body(random.below(4) === 0 ? random.below(2 ** 16) : 0o100644, 0, 0, 0, someName(random));
+      break;
+    case OPCODE.MKDIR:
+      bytes = body(0o755, 0, someName(random));
+      break;
+    case OPCODE.RENAME:
+      bytes = body(someNode(random), someName(random), someName(random));
+      break;
+    case OPCODE.RENAME2:
+      bytes = body(someNode(random), random.below(5), 0, someName(random), someName(random));
+      break;
+    case OPCODE.FORGET:
+      bytes = body(someCount(random));
+      break;
+    case OPCODE.BATCH_FORGET: {
+      const pairs = Array.from({ length: random.below(6) }, () => [someNode(random), someCount(random)]).flat();
+      bytes = body(random.below(4) === 0 ? someSize(random) : pairs.length / 2, 0, ...pairs);
+      break;
+    }
     case OPCODE.SETATTR:
       bytes = body(random.below(2048), 0, 0n, someOffset(random), quietBytes(random, 64));
       break;
@@ -77,7 +123,7 @@ const KNOWN = [...new Set(Object.values(OPCODE))];
 
 function freshRequest(random: Random): Buffer {
   const opcode = random.below(4) === 0 ? random.below(256) : (KNOWN[random.below(KNOWN.length)] as number);
-  const nodeid = random.below(4) === 0 ? someOffset(random) : BigInt([1, 2, 2, 2, 2, 3, 0][random.below(7)] as number);
+  const nodeid = random.below(4) === 0 ? someOffset(random) : someNode(random);
   const unique = BigInt(random.below(2 ** 31)) * 2n ** BigInt(random.below(34));
   const bytes = request(opcode, someBody(random, opcode), { nodeid, unique });
   if (random.below(40) === 0) bytes.writeUInt32LE(someSize(random), 0);
@@ -86,6 +132,8 @@ function freshRequest(random: Random): Buffer {
 
 const ROOT = 1n;
 const DISK = 2n;
+const CONTROL = BigInt(CONTROL_NODE);
+const STATUS = BigInt(STATUS_NODE);
 
 /** What a kernel sends, one of each kind. */
 const REAL: readonly Buffer[] = [
@@ -109,6 +157,21 @@ const REAL: readonly Buffer[] = [
   request(OPCODE.FORGET, body(1n), { nodeid: DISK }),
   request(OPCODE.INTERRUPT, body(4n), { nodeid: 0n }),
   request(OPCODE.CREATE, body(2, 0o644, 0, 0, 'other.raw'), { nodeid: ROOT }),
+  request(OPCODE.CREATE, body(0o1102, 0o644, 0, 0, 'disk.raw'), { nodeid: ROOT }),
+  request(OPCODE.MKNOD, body(0o100600, 0, 0, 0, 'disk.raw'), { nodeid: ROOT }),
+  request(OPCODE.MKDIR, body(0o755, 0, 'dir'), { nodeid: ROOT }),
+  request(OPCODE.UNLINK, body('other.raw'), { nodeid: ROOT }),
+  request(OPCODE.UNLINK, body('disk.raw'), { nodeid: ROOT }),
+  request(OPCODE.RMDIR, body('dir'), { nodeid: ROOT }),
+  request(OPCODE.RENAME, body(ROOT, 'other.raw', 'disk.raw'), { nodeid: ROOT }),
+  request(OPCODE.RENAME2, body(ROOT, 2, 0, 'other.raw', 'disk.raw'), { nodeid: ROOT }),
+  request(OPCODE.BATCH_FORGET, body(2, 0, DISK, 1n, 3n, 2n), { nodeid: 0n }),
+  request(OPCODE.LOOKUP, body('.cowfs'), { nodeid: ROOT }),
+  request(OPCODE.LOOKUP, body('2'), { nodeid: CONTROL }),
+  request(OPCODE.OPEN, body(0, 0), { nodeid: STATUS }),
+  request(OPCODE.READ, body(1n, 0n, 8192, 0, 0n, 0, 0), { nodeid: STATUS }),
+  request(OPCODE.RELEASE, body(1n, 0, 0, 0n), { nodeid: STATUS }),
+  request(OPCODE.READDIR, body(0n, 1n, 4096, 0, 0n, 0, 0), { nodeid: CONTROL }),
 ];
 
 /** Where the header ends and the body begins, whose bytes stay below 0x80. */

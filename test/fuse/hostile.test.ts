@@ -1,11 +1,15 @@
 /**
- * Requests that no kernel would send, a million of them, to two servers over equal disks. Both get the same bytes, but
+ * Requests that no kernel would send, a million of them, to two servers over equal mounts. Both get the same bytes, but
  * other sentinels behind them and in their reply buffers: any difference between replies or disks is a read past the
  * end of a request, or a reply that shows what lay there before. Nothing is ever thrown, nothing is answered that wants
- * no answer, and every reply is one. COWFS_SEED repeats a run, COWFS_FUZZ_REQUESTS says how many.
+ * no answer, every reply is one, and what the disks took goes with them. COWFS_SEED repeats a run, COWFS_FUZZ_REQUESTS says how many.
  */
+import { readdirSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import type { CowFs } from '../../src/fs/cow-fs.ts';
+import { INODE, KIND } from '../../src/fs/inodes.ts';
+import type { NodeId } from '../../src/fs/node.ts';
 import { FUSE_INIT_OUT, FUSE_OUT_HEADER, OPCODE } from '../../src/fuse/abi.ts';
 import { RequestReader } from '../../src/fuse/decode.ts';
 import { OPERATIONS } from '../../src/fuse/dispatch.ts';
@@ -13,13 +17,13 @@ import { handshake } from '../../src/fuse/init.ts';
 import { ReplyWriter } from '../../src/fuse/reply.ts';
 import { CowfsError } from '../../src/lib/error.ts';
 import { scratch } from '../harness.ts';
-import { difference, readDisk } from '../overlay/disk-fixture.ts';
+import { readDisk } from '../overlay/disk-fixture.ts';
 import { Random } from '../overlay/random.ts';
 import { MAX_TRANSFER, quietBytes, someRequest } from './hostile-requests.ts';
 import { body, request } from './requests.ts';
-import { FS_OPTIONS, newServer, useFs } from './server-fixture.ts';
+import { newServer, useFs } from './server-fixture.ts';
 
-// Half a minute on an idle machine; on a busy one others take their turn.
+// A minute and a half on an idle machine; on a busy one others take their turn.
 vi.setConfig({ testTimeout: 600_000 });
 
 const REQUESTS = Number(process.env['COWFS_FUZZ_REQUESTS'] ?? 1_000_000);
@@ -29,6 +33,7 @@ const LIFE_REQUESTS = 20_000;
 const HEADER_BYTES = 40;
 const SENTINELS = [0xee, 0xdd] as const;
 const NO_ANSWER: readonly number[] = [OPCODE.FORGET, OPCODE.BATCH_FORGET, OPCODE.INTERRUPT, OPCODE.NOTIFY_REPLY];
+const DEFERRED: readonly number[] = [OPCODE.LSEEK, OPCODE.READ, OPCODE.OPEN, OPCODE.RELEASE];
 
 beforeEach(() => {
   // Times are in replies.
@@ -39,21 +44,54 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-/** A server over a disk of bytes below 0x80, of which nothing depends on the host. */
+const FIRST_BYTES = 60_000;
+
+/** A server over disks of bytes below 0x80, of which nothing depends on the host. */
 function newHostileServer(directory: string) {
-  const { disk, store, fs } = useFs(
-    { directory, content: quietBytes(new Random(4711), 50_001), maxStoreBytes: 12 * 4096 },
-    { ...FS_OPTIONS, maxStoreBytes: 12 * 4096 },
-  );
-  Object.defineProperty(store, 'usedBytes', { value: 4096 });
-  Object.defineProperty(store, 'freeBytes', { value: 2 ** 20 });
-  return { disk, ...newServer(fs, MAX_TRANSFER) };
+  const content = quietBytes(new Random(4711), 50_001);
+  const { fs } = useFs({ directory, content, maxStoreBytes: 12 * 4096, maxSessionStoreBytes: 8 * 4096 });
+  Object.defineProperty(fs.sessions.directory, 'freeBytes', { value: 2 ** 20 });
+  return { fs, ...newServer(fs, MAX_TRANSFER) };
+}
+
+/** Names, sizes, counts and the first bytes of all disks: sizes of terabytes come by. */
+function contentOf({ inodes, sessions, namespace }: CowFs): { text: string; bytes: Buffer } {
+  const disks = inodes.all(KIND.DISK).map((node) => {
+    const disk = sessions.open(inodes.get(node, INODE.CONTENT));
+    const { occupiedBytes } = disk.account;
+    const text = `${node} ${namespace.path(node)} ${disk.sizeBytes} ${occupiedBytes}`;
+    return { text, bytes: readDisk(disk, 0, Math.min(disk.sizeBytes, FIRST_BYTES)) };
+  });
+  const text = disks.map((disk) => disk.text).join('\n');
+  return { text, bytes: Buffer.concat(disks.map(({ bytes }) => bytes)) };
+}
+
+/** Takes every name away, and whoever knows one; what is left of it all. */
+function endAll(fs: CowFs): { nodes: number; occupiedBytes: number; memoryBytes: number } {
+  const { inodes, namespace, sessions } = fs;
+  const nodes = (): NodeId[] => [...inodes.all(KIND.DISK), ...inodes.all(KIND.DIRECTORY).filter((node) => node !== 1)];
+  for (const node of nodes()) {
+    inodes.set(node, INODE.OPEN_HANDLES, 0);
+    inodes.set(node, INODE.LOOKUPS, 0);
+  }
+  for (const node of nodes()) {
+    const [parent, name] = [inodes.parent(node), inodes.name(node)];
+    if (parent === 0) namespace.dropIfUnused(node);
+    else if (inodes.kind(node) === KIND.DIRECTORY) fs.removeDirectory(parent, name);
+    else fs.remove(parent, name);
+  }
+  return { nodes: inodes.count, occupiedBytes: sessions.occupiedBytes, memoryBytes: sessions.memoryBytes };
+}
+
+function openDescriptors(): number {
+  return readdirSync('/proc/self/fd').length;
 }
 
 /** One life of two servers; what was wrong, the first time something was, and the opcodes that succeeded. */
 function live(seed: number, requests: number): { failures: string[]; seen: ReadonlySet<number> } {
   const directory = scratch();
   const servers = [newHostileServer(directory), newHostileServer(directory)] as const;
+  const descriptors = openDescriptors();
   const random = new Random(seed);
   const seen = new Set<number>();
   const failures: string[] = [];
@@ -79,10 +117,9 @@ function live(seed: number, requests: number): { failures: string[]; seen: Reado
     if (!whole) check(length === 0, `${what}: an answer to what is no request`);
     else if (NO_ANSWER.includes(opcode)) check(length === 0, `${what}: an answer that nobody wants`);
     else if (length === 0) {
-      // Only a write-back without room and a question for the kernel's own size go unanswered here.
+      // Only a write-back without room, a question for the kernel's own size and the status go unanswered here.
       const { held, deferred } = servers[0];
-      const asks = opcode === OPCODE.LSEEK || opcode === OPCODE.READ;
-      const taken = opcode === OPCODE.WRITE ? held.length : asks ? deferred.length : 0;
+      const taken = opcode === OPCODE.WRITE ? held.length : DEFERRED.includes(opcode) ? deferred.length : 0;
       check(taken === 1, `${what}: no answer`);
     } else {
       const error = reply.readInt32LE(4);
@@ -105,15 +142,25 @@ function live(seed: number, requests: number): { failures: string[]; seen: Reado
     }
     check(!servers[0].report.mock.calls.some(([, error]) => error !== undefined), `${what}: threw`);
     if (index % 500 === 0) {
-      // Sizes of terabytes come by: of each disk the first part and the counts.
-      const [one, two] = servers.map(({ disk }) => readDisk(disk, 0, Math.min(disk.sizeBytes, 200_000)));
-      check(difference(one as Buffer, two as Buffer) === undefined, `${what}: disks differ`);
-      check(!one?.some((byte) => byte >= 0x80), `${what}: wrote a sentinel`);
-      check(servers[0].disk.account.occupiedBytes === servers[1].disk.account.occupiedBytes, `${what}: counts differ`);
+      const [one, two] = servers.map(({ fs }) => contentOf(fs));
+      check(one?.text === two?.text, `${what}: names, sizes or counts differ`);
+      check(one?.bytes.equals(two?.bytes ?? Buffer.alloc(0)) === true, `${what}: disks differ`);
+      check(!one?.bytes.some((byte) => byte >= 0x80), `${what}: wrote a sentinel`);
+      // At most a store for each disk.
+      const disks = 2 * servers[0].fs.inodes.all(KIND.DISK).length;
+      check(openDescriptors() <= descriptors + disks, `${what}: stores stay open`);
     }
   }
   const [one, two] = servers.map(({ report }) => report.mock.calls.map(([message]) => message));
   check(isDeepStrictEqual(one, two), 'the reports differ');
+  for (const { fs } of servers) {
+    const { nodes, occupiedBytes, memoryBytes } = endAll(fs);
+    check(nodes === 1 && occupiedBytes === 0, `${nodes} nodes and ${occupiedBytes} bytes stay`);
+    // The mount's record.
+    check(memoryBytes <= 128, `${memoryBytes} bytes of memory stay`);
+  }
+  // The store of the first disk was not open yet.
+  check(openDescriptors() === descriptors, 'stores stay open');
   return { failures, seen };
 }
 
@@ -126,7 +173,9 @@ test('noise, near misses and real requests with something wrong', () => {
     for (const opcode of life.seen) seen.add(opcode);
   }
   // It got somewhere: everything that can succeed did.
-  expect([...seen].sort((a, b) => a - b)).toEqual([1, 3, 4, 14, 15, 16, 17, 18, 27, 28, 29, 38, 43, 46]);
+  expect([...seen].sort((a, b) => a - b)).toEqual([
+    1, 3, 4, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18, 27, 28, 29, 35, 38, 43, 45, 46,
+  ]);
   console.log(`fuzz: ${requests} requests, seed ${SEED}, no exception, no byte out of bounds, no answer too many`);
 });
 

@@ -2,6 +2,7 @@
  * Requests as bytes, and replies taken apart again, for the tests of the protocol. Little endian, as the machines are
  * that tests run on.
  */
+import { expect } from 'vitest';
 import { FUSE_IN_HEADER } from '../../src/fuse/abi.ts';
 import type { FuseServer } from '../../src/fuse/server.ts';
 
@@ -77,4 +78,20 @@ export function serve(server: FuseServer, bytes: Uint8Array, sentinel = SENTINEL
     unique: reply.readBigUInt64LE(8),
     payload: reply.subarray(16),
   };
+}
+
+/** What every reply must be, and this one besides. */
+export function expectReply(server: FuseServer, bytes: Buffer): Reply {
+  const reply = serve(server, bytes);
+  if (reply === undefined) throw new Error('no reply');
+  expect(reply.len).toBe(16 + reply.payload.length);
+  expect(reply.len).toBeLessThanOrEqual(server.replyBytes.length);
+  expect(reply.unique).toBe(bytes.readBigUInt64LE(8));
+  if (reply.error !== 0) expect(reply.payload.length).toBe(0);
+  return reply;
+}
+
+/** The errno that a request gets, positive; 0 for success. */
+export function errnoOf(server: FuseServer, bytes: Buffer): number {
+  return 0 - expectReply(server, bytes).error;
 }

@@ -1,16 +1,21 @@
 /**
  * Servers for tests: over operations of the test's own, or over a real file system on a real disk.
  */
-import { vi } from 'vitest';
+import { expect, onTestFinished, vi } from 'vitest';
 import { SharedAttributes } from '../../src/fs/attributes.ts';
 import { Counters } from '../../src/fs/counters.ts';
-import { CowFs } from '../../src/fs/cow-fs.ts';
+import type { CowFs } from '../../src/fs/cow-fs.ts';
+import { INODE, Inodes, KIND } from '../../src/fs/inodes.ts';
+import { ROOT_NODE } from '../../src/fs/node.ts';
 import type { FsOps } from '../../src/fs/ops.ts';
 import type { CowFsOptions } from '../../src/fs/options.ts';
+import { type FsSpec, openFs } from '../../src/fs/spec.ts';
 import type { DeferredRequest, HeldWrite } from '../../src/fuse/call.ts';
 import { FuseServer } from '../../src/fuse/server.ts';
 import { Trace } from '../../src/fuse/trace.ts';
-import { type DiskFixture, type FixtureOptions, useDisk } from '../overlay/disk-fixture.ts';
+import { closeStores } from '../../src/overlay/layers.ts';
+import { type DiskFixture, type FixtureOptions, openOverlay } from '../overlay/disk-fixture.ts';
+import { openSessions } from '../overlay/thread-jobs.ts';
 
 export const MAX_TRANSFER = 131_072;
 
@@ -32,27 +37,63 @@ export function newServer(ops: FsOps, maxTransferBytes = MAX_TRANSFER) {
   return { server, held, deferred, report, lines, counters };
 }
 
-export const FS_OPTIONS: CowFsOptions = {
+const FS_OPTIONS: CowFsOptions = {
   cacheMode: 'writeback',
   readOnly: false,
   coherentDirect: true,
-  maxStoreBytes: undefined,
   sizeMayLag: true,
-  uid: 1000,
-  gid: 1001,
+  sizelessFiles: true,
+  quotas: { maxStoreBytes: undefined, maxSessionStoreBytes: undefined },
+  diskBytes: 0,
+  suffixes: ['.raw', '.img'],
   allowOther: false,
-  mountedAtMs: 1_700_000_000_123,
 };
+
+/** Owner and permissions of `disk.raw`. */
+const OWNER = { mode: 0o640, uid: 1000, gid: 1001 };
 
 export interface FsFixture extends DiskFixture {
   readonly fs: CowFs;
   readonly attributes: SharedAttributes;
+  /** The file system as another thread has it. */
+  another(): CowFs;
 }
 
-/** `disk.raw`, mode 0640 of 1000:1001, over the content. */
-export function useFs(disk: FixtureOptions, options: Partial<CowFsOptions> = {}): FsFixture {
-  const fixture = useDisk(disk);
-  const attributes = new SharedAttributes(SharedAttributes.create(0o640, 1000, 1001, 1_600_000_000_500));
-  const file = { name: 'disk.raw', disk: fixture.disk, store: fixture.store, attributes, baseBlocks: 8 };
-  return { ...fixture, attributes, fs: new CowFs([file], { ...FS_OPTIONS, ...options }) };
+/** `disk.raw`, node 2, mode 0640 of 1000:1001, over the content; more of them can be made. */
+export function useFs(fixture: FixtureOptions, given: Partial<CowFsOptions> = {}): FsFixture {
+  const overlay = openOverlay(fixture);
+  const { quotas, ...task } = overlay.task();
+  const diskBytes = fixture.sizeBytes ?? fixture.content.length;
+  const options = { ...FS_OPTIONS, diskBytes, quotas, ...given };
+  const inodes = Inodes.create();
+  const spec: FsSpec = { ...task, overlay: task.memory, inodes, options };
+  const fs = openFs(spec, task.thread);
+  expect(fs.namespace.create(ROOT_NODE, 'disk.raw', OWNER, diskBytes)).toBe(0);
+  const node = fs.namespace.found;
+  const attributes = new SharedAttributes(fs.inodes, node);
+  attributes.initialise(OWNER.mode, OWNER.uid, OWNER.gid, 1_600_000_000_500);
+  const rootMode = options.allowOther ? 0o755 : 0o700;
+  new SharedAttributes(fs.inodes, ROOT_NODE).initialise(rootMode, OWNER.uid, OWNER.gid, 1_700_000_000_123);
+  const session = fs.inodes.get(node, INODE.CONTENT);
+  const disk = fs.sessions.open(session);
+  const close = (): void => {
+    const { inodes: table, sessions } = fs;
+    for (const each of table.all(KIND.DISK)) closeStores(sessions.discard(table.get(each, INODE.CONTENT)));
+    for (const each of table.all(KIND.SNAPSHOT)) closeStores(sessions.layers.release(table.get(each, INODE.CONTENT)));
+    overlay.close();
+  };
+  onTestFinished(close);
+  return {
+    ...overlay,
+    sessions: fs.sessions,
+    close,
+    disk,
+    session,
+    store: disk.layer.store,
+    task: () => ({ ...overlay.task(), session }),
+    second: () => openSessions(overlay.task()).open(session),
+    fs,
+    attributes,
+    another: () => openFs(spec, overlay.task().thread),
+  };
 }

@@ -50,7 +50,7 @@ test.each<[string, Buffer, string, string]>([
     'rx 12 READDIR / off=1 len=4096',
     'OK 96 B',
   ],
-  ['an error', request(9, body('x'), { unique, nodeid: 1 }), 'rx 12 MKDIR /', 'EPERM'],
+  ['an error', request(6, body('x', 'y'), { unique, nodeid: 1 }), 'rx 12 SYMLINK /', 'EPERM'],
   ['an opcode without a name', request(63, body(1n), { unique }), 'rx 12 opcode 63 node 2 (48 bytes)', 'ENOSYS'],
   ['one cut short', request(15, body(1n), { unique }), 'rx 12 READ node 2 (48 bytes)', 'EIO'],
 ])('%s', (_, bytes, received, answered) => {

@@ -1,5 +1,5 @@
 /** Times, modes and owners through fuse-native: what is set is what stat(2) says. */
-import { chmodSync, chownSync, mkdtempSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, expect, test } from 'vitest';
 import { must, run } from '../harness.ts';
@@ -129,35 +129,31 @@ test('chown changes what is given and leaves the other', (context) => {
 });
 
 test('the mount shows one file, of the number and the blocks that ours has', () => {
-  const { mountpoint, disk, base } = mounted();
+  const { mountpoint, disk } = mounted();
   expect(readdirSync(mountpoint)).toEqual(['disk.raw']);
   expect(statSync(disk)).toMatchObject({
     ino: 2,
     nlink: 1,
     blksize: 4096,
-    blocks: statSync(base).blocks,
+    blocks: 8,
     size: 1_000_001,
   });
   expect(statSync(mountpoint)).toMatchObject({ ino: 1, nlink: 2 });
   expect(must('ls', ['-i', mountpoint]).trim()).toBe('2 disk.raw');
 });
 
-test('names cannot be made, moved or removed', (context) => {
-  needs(context, 'mkfifo', 'ln', 'mv', 'rm', 'mkdir');
+test('what is neither a disk nor a directory cannot be made', (context) => {
+  needs(context, 'mkfifo', 'ln');
   const { mountpoint, disk } = mounted([], 5000);
   for (const [program, ...args] of [
     ['touch', `${mountpoint}/new`],
-    ['mkfifo', `${mountpoint}/new`],
-    ['mkdir', `${mountpoint}/new`],
-    ['ln', disk, `${mountpoint}/new`],
-    ['ln', '-s', disk, `${mountpoint}/new`],
-    ['mv', disk, `${mountpoint}/new`],
-    ['rm', '-f', disk],
+    ['mkfifo', `${mountpoint}/new.raw`],
+    ['ln', disk, `${mountpoint}/new.raw`],
+    ['ln', '-s', disk, `${mountpoint}/new.raw`],
   ] as const) {
     const { status, stderr } = run(program, args, { env: { LC_ALL: 'C' } });
     expect({ program, failed: status !== 0, stderr }).toMatchObject({ failed: true });
     expect(stderr, program).toContain('Operation not permitted');
     expect(readdirSync(mountpoint)).toEqual(['disk.raw']);
   }
-  expect(() => mkdtempSync(join(mountpoint, 'x'))).toThrow('EPERM');
 });

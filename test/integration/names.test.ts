@@ -40,14 +40,11 @@ const NAMINGS: Record<string, (mountpoint: string) => unknown> = {
   'a symbolic link': (at) => symlinkSync('disk.raw', join(at, 'new')),
 };
 
-test.each([
-  { options: [], code: 'EPERM' },
-  { options: ['--read-only'], code: 'EROFS' },
-])('names cannot be made, moved or removed: $code ($options)', ({ options, code }) => {
+test('in a read-only mount names cannot be made, moved or removed', () => {
   const directory = scratch();
-  const { mountpoint } = mountDisk(makeBase(directory, 5000), makeMountpoint(directory), options);
+  const { mountpoint } = mountDisk(makeBase(directory, 5000), makeMountpoint(directory), ['--read-only']);
   for (const [what, action] of Object.entries(NAMINGS)) {
-    expect.soft(() => action(mountpoint), what).toThrow(code);
+    expect.soft(() => action(mountpoint), what).toThrow('EROFS');
     expect.soft(readdirSync(mountpoint), what).toEqual(['disk.raw']);
   }
 });

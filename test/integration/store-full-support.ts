@@ -29,7 +29,11 @@ export function smallStore(options: readonly string[]): SmallStore {
 /** Waits until write-backs wait for room. Asks the daemon alone: the command would write back first. */
 export async function untilHeld(mountpoint: string, timeoutMs = 20_000): Promise<void> {
   const socket = findEntry(mountpoint)?.socket ?? '';
-  await poll('write-backs are held', async () => (await askDaemon(socket, 'status')).store.heldBytes > 0, timeoutMs);
+  await poll(
+    'write-backs are held',
+    async () => (await askDaemon(socket, { command: 'status' })).store.heldBytes > 0,
+    timeoutMs,
+  );
 }
 
 /** Byte that a test writes at an offset: tells places apart, and writers. */

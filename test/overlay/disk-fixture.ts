@@ -1,28 +1,36 @@
 /**
- * Disks over real files, for tests: a base of given bytes (holes where asked for), a real temporary store.
+ * Disks over real files, for tests: a base of given bytes (holes where asked for), real stores in a real directory.
  */
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
-import { Base, type BaseDescriptor } from '../../src/base/base.ts';
+import type { BaseDescriptor } from '../../src/base/base.ts';
 import { OK } from '../../src/lib/errno.ts';
-import { Disk } from '../../src/overlay/disk.ts';
-import type { OverlayShared } from '../../src/overlay/shared.ts';
-import { Store } from '../../src/overlay/store.ts';
-import { openTempStore } from '../../src/overlay/temp-store.ts';
+import type { Disk } from '../../src/overlay/disk.ts';
+import { closeStores } from '../../src/overlay/layers.ts';
+import { Sessions } from '../../src/overlay/sessions.ts';
+import type { Store } from '../../src/overlay/store.ts';
+import { StoreDirectory } from '../../src/overlay/store-directory.ts';
+import { type DiskTask, type OverlayTask, openSessions } from './thread-jobs.ts';
 
-export interface DiskFixture {
-  readonly disk: Disk;
-  readonly store: Store;
-  readonly shared: OverlayShared;
-  /** Open for reading and writing, so that a test can change the base behind the disk. */
+export interface OverlayFixture {
+  readonly sessions: Sessions;
+  /** Open for reading and writing, so that a test can change the base behind the disks. */
   readonly baseFd: number;
   readonly basePath: string;
-  readonly storeFd: number;
-  readonly descriptor: BaseDescriptor;
+  /** What another thread gets: each call is for one more of them. */
+  task(): OverlayTask;
+  /** The sessions have been discarded. */
+  close(): void;
+}
+
+export interface DiskFixture extends Omit<OverlayFixture, 'task'> {
+  readonly disk: Disk;
+  readonly session: number;
+  readonly store: Store;
+  task(): DiskTask;
   /** Another view of the same disk, as another thread has it. */
   second(): Disk;
-  close(): void;
 }
 
 export interface FixtureOptions {
@@ -32,37 +40,66 @@ export interface FixtureOptions {
   readonly holes?: readonly number[];
   readonly sizeBytes?: number;
   readonly maxStoreBytes?: number;
+  readonly maxSessionStoreBytes?: number;
+  /** In place of a store that is made at the first write. */
   readonly storeFd?: number;
   readonly hasHoles?: boolean;
 }
 
+/** More than any test has. */
+const THREADS = 16;
+
 let bases = 0;
 
-export function openDisk(options: FixtureOptions): DiskFixture {
-  const { directory, content, holes = [], maxStoreBytes } = options;
+export function openOverlay(options: FixtureOptions): OverlayFixture {
+  const { directory, content, holes = [], maxStoreBytes, maxSessionStoreBytes } = options;
   const basePath = join(directory, `base-${bases++}.img`);
   const baseFd = openSync(basePath, 'w+');
   ftruncateSync(baseFd, content.length);
   for (let at = 0; at < content.length; at += 4096) {
     if (!holes.includes(at / 4096)) writeSync(baseFd, content, at, Math.min(4096, content.length - at), at);
   }
-  const storeFd = options.storeFd ?? openTempStore(directory);
-  const shared = Disk.create(content.length, options.sizeBytes ?? content.length);
-  const store = new Store(storeFd);
-  const descriptor: BaseDescriptor = { fd: baseFd, sizeBytes: content.length, hasHoles: options.hasHoles ?? true };
-  const open = (): Disk => new Disk(new Base(descriptor), new Store(storeFd), shared, maxStoreBytes);
+  const base: BaseDescriptor = { fd: baseFd, sizeBytes: content.length, hasHoles: options.hasHoles ?? true };
+  const storeDirectoryFd = StoreDirectory.open(directory);
+  const memory = Sessions.create(THREADS);
+  let threads = 0;
+  const task = (): OverlayTask => ({
+    base,
+    storeDirectoryFd,
+    memory,
+    thread: threads++,
+    quotas: { maxStoreBytes, maxSessionStoreBytes },
+  });
   return {
-    disk: new Disk(new Base(descriptor), store, shared, maxStoreBytes),
-    store,
-    shared,
+    sessions: openSessions(task()),
     baseFd,
     basePath,
-    storeFd,
-    descriptor,
-    second: open,
+    task,
     close: () => {
       closeSync(baseFd);
-      closeSync(storeFd);
+      StoreDirectory.close(storeDirectoryFd);
+    },
+  };
+}
+
+/** A disk of the sizes that are asked for, in an overlay of its own. */
+export function openDisk(options: FixtureOptions): DiskFixture {
+  const overlay = openOverlay(options);
+  const { sessions } = overlay;
+  const session = sessions.create(options.sizeBytes ?? options.content.length);
+  if (options.storeFd !== undefined) sessions.giveStore(session, options.storeFd);
+  const disk = sessions.open(session);
+  const task = (): DiskTask => ({ ...overlay.task(), session });
+  return {
+    ...overlay,
+    disk,
+    session,
+    store: disk.layer.store,
+    task,
+    second: () => openSessions(task()).open(session),
+    close: () => {
+      closeStores(sessions.discard(session));
+      overlay.close();
     },
   };
 }

@@ -2,8 +2,10 @@
  * What a disk takes in its store, what it gives back, and what it does when there is no more.
  */
 import { describe, expect, test } from 'vitest';
-import { EFBIG, ENOSPC, OK } from '../../src/lib/errno.ts';
+import { EFBIG, ENOSPC, ENXIO, OK } from '../../src/lib/errno.ts';
 import { MAX_DISK_BYTES } from '../../src/overlay/block.ts';
+import { LAYER } from '../../src/overlay/shared.ts';
+import { lseek, SEEK_DATA } from '../../src/sys/libc.ts';
 import { scratch } from '../harness.ts';
 import { difference, readDisk, useDisk } from './disk-fixture.ts';
 import { nonZeroBytes } from './random.ts';
@@ -40,6 +42,15 @@ describe('what is given back', () => {
     expect(disk.truncate(3 * BLOCK + 5)).toBe(OK);
     expect(disk.account.occupiedBytes).toBe(3 * BLOCK);
     expect(store.usedBytes).toBeLessThanOrEqual(atMost(3 * BLOCK));
+  });
+
+  test('a discard of everything gives the last block back, too, where the store ends within it', () => {
+    const { disk, sessions, session } = useDisk({ directory: scratch(), content: nonZeroBytes(3 * MIB, 1) });
+    disk.write(0, 10 * BLOCK, nonZeroBytes(10 * BLOCK, 2), 0);
+    disk.truncate(5 * BLOCK + 1);
+    expect(disk.discard(0, PLENTY)).toBe(OK);
+    const fd = Atomics.load(sessions.layers.control(sessions.top(session)), LAYER.STORE) - 1;
+    expect(lseek(fd, 0, SEEK_DATA)).toBe(ENXIO);
   });
 
   test('a discard gives space back that was set aside where nothing was written yet', () => {
@@ -117,11 +128,11 @@ describe('what is set aside', () => {
   });
 
   test('nothing is taken of a store that says it has not enough', () => {
-    const { disk, store } = useDisk({ directory: scratch(), content: nonZeroBytes(10 * BLOCK, 1) });
-    Object.defineProperty(store, 'freeBytes', { value: 3 * BLOCK - 1, configurable: true });
+    const { disk, store, sessions } = useDisk({ directory: scratch(), content: nonZeroBytes(10 * BLOCK, 1) });
+    Object.defineProperty(sessions.directory, 'freeBytes', { value: 3 * BLOCK - 1, configurable: true });
     expect(disk.allocate(0, 3 * BLOCK, false)).toBe(ENOSPC);
     expect([disk.account.occupiedBytes, store.usedBytes]).toEqual([0, 0]);
-    Object.defineProperty(store, 'freeBytes', { value: 3 * BLOCK });
+    Object.defineProperty(sessions.directory, 'freeBytes', { value: 3 * BLOCK });
     expect(disk.allocate(0, 3 * BLOCK, false)).toBe(OK);
   });
 
@@ -227,16 +238,17 @@ describe('limits', () => {
 
   test('a disk of 4 PiB is read, cut and searched without a walk through it', () => {
     const content = nonZeroBytes(5000, 1);
-    const { disk } = useDisk({ directory: scratch(), content });
+    const { disk, sessions } = useDisk({ directory: scratch(), content });
+    const fresh = sessions.memoryBytes;
     expect(disk.truncate(MAX_DISK_BYTES)).toBe(OK);
     expect(disk.sizeBytes).toBe(MAX_DISK_BYTES);
     const last = Buffer.alloc(10, 0xee);
     expect(disk.read(MAX_DISK_BYTES - 3, 10, last, 0)).toBe(OK);
     expect(disk.transferred).toBe(3);
     expect([...last]).toEqual([0, 0, 0, ...new Array<number>(7).fill(0xee)]);
-    expect([disk.holes.seekHole(0), disk.holes.found]).toEqual([OK, 5000]);
+    expect([disk.seekHole(0), disk.found]).toEqual([OK, 5000]);
     expect(disk.discard(0, MAX_DISK_BYTES)).toBe(OK);
-    expect(disk.mapBytes).toBeLessThan(64 * 1024);
+    expect(sessions.memoryBytes - fresh).toBeLessThan(64 * 1024);
     // More than the store's own file system lets a file have (16 TiB on ext4).
     expect(disk.truncate(2 ** 51)).toBe(OK);
     expect(disk.truncate(4097)).toBe(OK);
@@ -244,10 +256,11 @@ describe('limits', () => {
   });
 
   test('memory of the map follows what is written, not the size', () => {
-    const { disk } = useDisk({ directory: scratch(), content: nonZeroBytes(5000, 1), sizeBytes: 2 ** 43 });
-    const fresh = disk.mapBytes;
-    expect(fresh).toBeLessThanOrEqual(64);
+    const { disk, sessions } = useDisk({ directory: scratch(), content: nonZeroBytes(5000, 1), sizeBytes: 2 ** 43 });
+    const fresh = sessions.memoryBytes;
+    // The records, 1 KiB of range locks among them.
+    expect(fresh).toBeLessThanOrEqual(1400);
     expect(disk.write(2 ** 42 + 1, 1, nonZeroBytes(1, 1), 0)).toBe(OK);
-    expect(disk.mapBytes - fresh).toBeLessThanOrEqual(3 * 4096 + 256);
+    expect(sessions.memoryBytes - fresh).toBeLessThanOrEqual(3 * 4096 + 256);
   });
 });

@@ -4,18 +4,14 @@
 import { expect, test } from 'vitest';
 import { OK } from '../../src/lib/errno.ts';
 import { scratch } from '../harness.ts';
-import { type DiskFixture, difference, readDisk, useDisk } from './disk-fixture.ts';
+import { difference, readDisk, useDisk } from './disk-fixture.ts';
 import { nonZeroBytes } from './random.ts';
-import { churnSteps, type DiskTask } from './thread-jobs.ts';
+import { churnSteps } from './thread-jobs.ts';
 import { runThreads, useThreads } from './threads.ts';
 
 useThreads();
 
 const BLOCK = 4096;
-
-function taskOf({ descriptor, storeFd, shared }: DiskFixture): DiskTask {
-  return { base: descriptor, storeFd, shared };
-}
 
 test('partial writes to the same clean blocks keep each other, and the base around them', async () => {
   const blocks = 1500;
@@ -26,7 +22,7 @@ test('partial writes to the same clean blocks keep each other, and the base arou
   const results = await runThreads(
     parts.map((inBlock, index) => ({
       kind: 'write-parts',
-      disk: taskOf(fixture),
+      disk: fixture.task(),
       blocks,
       inBlock,
       length: 900,
@@ -52,13 +48,12 @@ test('partial writes and partial punches in the same clean blocks keep each othe
   const blocks = 1500;
   const content = nonZeroBytes((blocks + 1) * BLOCK, 1);
   const fixture = useDisk({ directory: scratch(), content });
-  const disk = taskOf(fixture);
   const results = await runThreads([
-    { kind: 'write-parts', disk, blocks, inBlock: 100, length: 500, fill: 201 },
-    { kind: 'punch-parts', disk, blocks, inBlock: 700, length: 1001 },
-    { kind: 'write-parts', disk, blocks, inBlock: 1701, length: 299, fill: 202 },
+    { kind: 'write-parts', disk: fixture.task(), blocks, inBlock: 100, length: 500, fill: 201 },
+    { kind: 'punch-parts', disk: fixture.task(), blocks, inBlock: 700, length: 1001 },
+    { kind: 'write-parts', disk: fixture.task(), blocks, inBlock: 1701, length: 299, fill: 202 },
     // The end of one block and the start of the next.
-    { kind: 'punch-parts', disk, blocks, inBlock: 3000, length: 1101 },
+    { kind: 'punch-parts', disk: fixture.task(), blocks, inBlock: 3000, length: 1101 },
   ]);
   expect(results).toEqual([OK, OK, OK, OK]);
   const expected = Buffer.from(content);
@@ -85,7 +80,7 @@ test('writes, trims and allocations side by side add up to what each did', async
     threads,
     regions,
   }));
-  const results = await runThreads(steps.map((each) => ({ kind: 'churn', disk: taskOf(fixture), steps: each })));
+  const results = await runThreads(steps.map((each) => ({ kind: 'churn', disk: fixture.task(), steps: each })));
   expect(results).toEqual(steps.map(() => OK));
 
   const alone = useDisk({ directory: scratch(), content });
@@ -108,8 +103,8 @@ test('a read from the middle of a block whose state changes under it', async () 
   fixture.disk.write(0, BLOCK, nonZeroBytes(BLOCK, 2), 0);
   const stop = new SharedArrayBuffer(4);
   const [, seen] = await runThreads([
-    { kind: 'flip', shared: fixture.shared, stop, times: 3_000_000 },
-    { kind: 'read-unaligned', disk: taskOf(fixture), stop },
+    { kind: 'flip', disk: fixture.task(), stop, times: 3_000_000 },
+    { kind: 'read-unaligned', disk: fixture.task(), stop },
   ]);
   expect(seen).toBe('fine');
 });

@@ -19,8 +19,8 @@ describe('sizes', () => {
     const content = nonZeroBytes(4097, 1);
     const { disk } = diskOver(content, { sizeBytes: 65_519 });
     expect(difference(readDisk(disk), Buffer.concat([content, Buffer.alloc(65_519 - 4097)]))).toBe(undefined);
-    expect([disk.holes.seekHole(0), disk.holes.found]).toEqual([OK, 4097]);
-    expect(disk.holes.seekData(4097)).toBe(ENXIO);
+    expect([disk.seekHole(0), disk.found]).toEqual([OK, 4097]);
+    expect(disk.seekData(4097)).toBe(ENXIO);
   });
 
   test('smaller than the base: the rest never shows', () => {
@@ -111,21 +111,21 @@ describe('data and holes', () => {
       [9, 11, 12],
       [12, 16, 20],
     ] as const) {
-      expect([disk.holes.seekData(from * BLOCK), disk.holes.found / BLOCK]).toEqual([OK, data]);
-      expect([disk.holes.seekHole(data * BLOCK), disk.holes.found / BLOCK]).toEqual([OK, hole]);
+      expect([disk.seekData(from * BLOCK), disk.found / BLOCK]).toEqual([OK, data]);
+      expect([disk.seekHole(data * BLOCK), disk.found / BLOCK]).toEqual([OK, hole]);
     }
-    expect([disk.holes.seekData(11 * BLOCK + 7), disk.holes.found]).toEqual([OK, 11 * BLOCK + 7]);
-    expect([disk.holes.seekHole(9 * BLOCK + 7), disk.holes.found]).toEqual([OK, 9 * BLOCK + 7]);
-    expect(disk.holes.seekData(20 * BLOCK)).toBe(ENXIO);
-    expect(disk.holes.seekHole(20 * BLOCK)).toBe(ENXIO);
-    expect(disk.holes.seekData(Number.POSITIVE_INFINITY)).toBe(ENXIO);
+    expect([disk.seekData(11 * BLOCK + 7), disk.found]).toEqual([OK, 11 * BLOCK + 7]);
+    expect([disk.seekHole(9 * BLOCK + 7), disk.found]).toEqual([OK, 9 * BLOCK + 7]);
+    expect(disk.seekData(20 * BLOCK)).toBe(ENXIO);
+    expect(disk.seekHole(20 * BLOCK)).toBe(ENXIO);
+    expect(disk.seekData(Number.POSITIVE_INFINITY)).toBe(ENXIO);
   });
 
   test('a base that has none to ask for is data', () => {
     const content = Buffer.alloc(10 * BLOCK);
     const { disk } = diskOver(content, { holes: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], hasHoles: false });
-    expect([disk.holes.seekData(3), disk.holes.found]).toEqual([OK, 3]);
-    expect([disk.holes.seekHole(3), disk.holes.found]).toEqual([OK, 10 * BLOCK]);
+    expect([disk.seekData(3), disk.found]).toEqual([OK, 3]);
+    expect([disk.seekHole(3), disk.found]).toEqual([OK, 10 * BLOCK]);
   });
 });
 
@@ -179,13 +179,13 @@ describe('a base that shrank', () => {
     ftruncateSync(baseFd, 4 * BLOCK);
     // As cp(1) goes: whatever it skips must read as zeros.
     for (let position = 0; position < disk.sizeBytes; ) {
-      const errno = disk.holes.seekData(position);
-      expect([position, errno, disk.holes.found]).toEqual([position, OK, position]);
-      expect(disk.holes.seekHole(position)).toBe(OK);
-      expect(disk.holes.found).toBeGreaterThan(position);
-      position = disk.holes.found;
+      const errno = disk.seekData(position);
+      expect([position, errno, disk.found]).toEqual([position, OK, position]);
+      expect(disk.seekHole(position)).toBe(OK);
+      expect(disk.found).toBeGreaterThan(position);
+      position = disk.found;
     }
-    expect([disk.holes.seekData(8 * BLOCK + 1), disk.holes.found]).toEqual([OK, 8 * BLOCK + 1]);
+    expect([disk.seekData(8 * BLOCK + 1), disk.found]).toEqual([OK, 8 * BLOCK + 1]);
   });
 });
 
@@ -195,7 +195,7 @@ describe('a base that grew', () => {
     const { disk, baseFd } = diskOver(content, { sizeBytes: 9000 });
     writeSync(baseFd, nonZeroBytes(9000, 2), 0, 4000, 5000);
     expect(difference(readDisk(disk), Buffer.concat([content, Buffer.alloc(4000)]))).toBe(undefined);
-    expect([disk.holes.seekHole(0), disk.holes.found]).toEqual([OK, 5000]);
+    expect([disk.seekHole(0), disk.found]).toEqual([OK, 5000]);
   });
 });
 

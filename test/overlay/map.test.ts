@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { Arena } from '../../src/overlay/arena.ts';
 import { BASE, type BlockState, RESERVED, STORE, ZERO } from '../../src/overlay/block.ts';
 import { BlockMap } from '../../src/overlay/map.ts';
-import { CONTROL } from '../../src/overlay/shared.ts';
+import { LAYER } from '../../src/overlay/shared.ts';
 import { mapSteps } from './thread-jobs.ts';
 import { runThreads, useThreads } from './threads.ts';
 
@@ -16,7 +16,7 @@ const STATES: readonly BlockState[] = [BASE, STORE, ZERO, RESERVED];
 const nameOf = (state: BlockState): string => ['BASE', 'STORE', 'ZERO', 'RESERVED'][state] as string;
 
 function newMap(arena = new Arena(Arena.create())): { map: BlockMap; control: Int32Array; arena: Arena } {
-  const control = new Int32Array(new SharedArrayBuffer(CONTROL.BYTES));
+  const control = new Int32Array(new SharedArrayBuffer(LAYER.WORDS * 4));
   return { map: new BlockMap(arena, control), control, arena };
 }
 
@@ -130,7 +130,7 @@ describe('against a plain array', () => {
   test('sets, runs, counts and clears agree on every border', () => {
     const arena = new Arena(Arena.create());
     fc.assert(
-      fc.property(fc.array(stepArbitrary, { minLength: 1, maxLength: 40 }), (steps) => {
+      fc.property(fc.array(stepArbitrary, { minLength: 1, maxLength: 40, size: 'max' }), (steps) => {
         const { map, control } = newMap(arena);
         const model = new Model();
         for (const step of steps) {
@@ -163,7 +163,7 @@ describe('against a plain array', () => {
               else model.set(first, end, BASE);
             }
           }
-          expect(control[CONTROL.WRITTEN_BLOCKS]).toBe(model.count(0, LIMIT, (state) => state === STORE));
+          expect(control[LAYER.WRITTEN_BLOCKS]).toBe(model.count(0, LIMIT, (state) => state === STORE));
         }
         for (const [first, end, state] of model.runs(0)) {
           expect([first, map.runAt(first, LIMIT - first), nameOf(map.runState)]).toEqual([
@@ -266,7 +266,7 @@ describe('many threads', () => {
     const threads = 4;
     const seed = 20_041;
     const buffer = Arena.create();
-    const shared = new SharedArrayBuffer(CONTROL.BYTES);
+    const shared = new SharedArrayBuffer(LAYER.WORDS * 4);
     const steps = Array.from({ length: threads }, (_, thread) => ({ seed, count: 3000, thread, threads }));
     await runThreads(steps.map((each) => ({ kind: 'map', arena: buffer, control: shared, steps: each })));
 
@@ -280,7 +280,7 @@ describe('many threads', () => {
     }
     const wrong = [...model].filter(([block, state]) => stateAtQuietly(result, block) !== state);
     expect(wrong.slice(0, 5)).toEqual([]);
-    expect(new Int32Array(shared)[CONTROL.WRITTEN_BLOCKS]).toBe(control[CONTROL.WRITTEN_BLOCKS]);
+    expect(new Int32Array(shared)[LAYER.WRITTEN_BLOCKS]).toBe(control[LAYER.WRITTEN_BLOCKS]);
     expect(result.occupied(0, LIMIT)).toBe(map.occupied(0, LIMIT));
     // More than the first piece of memory; no thread made a second node beside another's (order decides on a few leaves).
     expect(new Arena(buffer).usedBytes).toBeGreaterThan(4 * 256 * 1024);

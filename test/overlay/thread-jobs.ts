@@ -6,20 +6,29 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { Base, type BaseDescriptor } from '../../src/base/base.ts';
 import { OK } from '../../src/lib/errno.ts';
 import { lock, unlock } from '../../src/lib/mutex.ts';
+import type { Quotas } from '../../src/overlay/account.ts';
 import { Arena } from '../../src/overlay/arena.ts';
 import { BLOCK_BYTES, type BlockState, STORE, ZERO } from '../../src/overlay/block.ts';
-import { Disk } from '../../src/overlay/disk.ts';
+import type { Disk } from '../../src/overlay/disk.ts';
 import { BlockMap } from '../../src/overlay/map.ts';
-import { RangeLock } from '../../src/overlay/range-lock.ts';
-import type { OverlayShared } from '../../src/overlay/shared.ts';
-import { Store } from '../../src/overlay/store.ts';
+import { RangeLock, STRIPES } from '../../src/overlay/range-lock.ts';
+import { type OverlayMemory, Sessions } from '../../src/overlay/sessions.ts';
+import { StoreDirectory } from '../../src/overlay/store-directory.ts';
 import { nonZeroBytes, Random } from './random.ts';
 
-/** A disk as it goes to a thread. */
-export interface DiskTask {
+/** An overlay as it goes to a thread. */
+export interface OverlayTask {
   readonly base: BaseDescriptor;
-  readonly storeFd: number;
-  readonly shared: OverlayShared;
+  readonly storeDirectoryFd: number;
+  readonly memory: OverlayMemory;
+  /** Number of the thread. */
+  readonly thread: number;
+  readonly quotas: Quotas;
+}
+
+/** One of its disks. */
+export interface DiskTask extends OverlayTask {
+  readonly session: number;
 }
 
 export type Job =
@@ -54,7 +63,11 @@ export type Job =
       readonly length: number;
     }
   | { readonly kind: 'churn'; readonly disk: DiskTask; readonly steps: ChurnSteps }
-  | { readonly kind: 'flip'; readonly shared: OverlayShared; readonly stop: SharedArrayBuffer; readonly times: number }
+  | { readonly kind: 'flip'; readonly disk: DiskTask; readonly stop: SharedArrayBuffer; readonly times: number }
+  | { readonly kind: 'visit'; readonly disk: DiskTask; readonly flags: SharedArrayBuffer }
+  | { readonly kind: 'close'; readonly disk: DiskTask; readonly flags: SharedArrayBuffer; readonly times: number }
+  | { readonly kind: 'stay'; readonly disk: DiskTask; readonly flags: SharedArrayBuffer }
+  | { readonly kind: 'close-in-vain'; readonly disk: DiskTask; readonly flags: SharedArrayBuffer }
   | { readonly kind: 'read-unaligned'; readonly disk: DiskTask; readonly stop: SharedArrayBuffer };
 
 export type JobMessage = { readonly code: 'READY' } | { readonly code: 'DONE'; readonly result: unknown };
@@ -91,13 +104,13 @@ export interface RangeSteps {
   readonly count: number;
 }
 
-/** First and last region of ranges that overlap, wrap around the 4096 stripes, or take all of them. */
+/** First and last region of ranges that overlap, wrap around the 256 stripes, or take all of them. */
 export function* rangeSteps({ seed, count }: RangeSteps): Generator<[number, number]> {
   const random = new Random(seed);
   for (let step = 0; step < count; step++) {
     const kind = random.below(10);
-    if (kind === 0) yield [random.below(100), 4096 + random.below(100)];
-    else if (kind < 5) yield [4080 + random.below(16), 4096 + random.below(16)];
+    if (kind === 0) yield [random.below(100), STRIPES + random.below(100)];
+    else if (kind < 5) yield [STRIPES - 16 + random.below(16), STRIPES + random.below(16)];
     else {
       const from = random.below(32);
       yield [from, from + random.below(3)];
@@ -127,8 +140,43 @@ export function* churnSteps({ seed, count, thread, threads, regions }: ChurnStep
   }
 }
 
-function openDisk({ base, storeFd, shared }: DiskTask): Disk {
-  return new Disk(new Base(base), new Store(storeFd), shared, undefined);
+/** Int32 slots of what threads at a gate tell each other. */
+export const GATE_FLAGS = { INSIDE: 0, CLOSED: 1, STOP: 2, COUNT: 3 } as const;
+
+/** In and out until it is told to stop; how often it was inside of a closed gate. */
+function visit({ gate }: Sessions, session: number, flags: Int32Array): { visits: number; wrong: number } {
+  let [visits, wrong] = [0, 0];
+  do {
+    gate.enter(session);
+    Atomics.add(flags, GATE_FLAGS.INSIDE, 1);
+    if (Atomics.load(flags, GATE_FLAGS.CLOSED) !== 0) wrong++;
+    Atomics.sub(flags, GATE_FLAGS.INSIDE, 1);
+    gate.leave();
+    visits++;
+  } while (Atomics.load(flags, GATE_FLAGS.STOP) === 0);
+  return { visits, wrong };
+}
+
+/** Closes the gate again and again; how often somebody was inside then, or it did not close. */
+function close({ gate }: Sessions, session: number, flags: Int32Array, times: number): { wrong: number } {
+  let wrong = 0;
+  for (let time = 0; time < times; time++) {
+    if (!gate.close(session, 30_000)) wrong++;
+    Atomics.store(flags, GATE_FLAGS.CLOSED, 1);
+    for (let look = 0; look < 200; look++) if (Atomics.load(flags, GATE_FLAGS.INSIDE) !== 0) wrong++;
+    Atomics.store(flags, GATE_FLAGS.CLOSED, 0);
+    gate.open(session);
+  }
+  Atomics.store(flags, GATE_FLAGS.STOP, 1);
+  return { wrong };
+}
+
+export function openSessions({ base, storeDirectoryFd, ...task }: OverlayTask): Sessions {
+  return new Sessions({ ...task, base: new Base(base), directory: new StoreDirectory(storeDirectoryFd) });
+}
+
+function openDisk(task: DiskTask): Disk {
+  return openSessions(task).open(task.session);
 }
 
 function run(job: Job): unknown {
@@ -143,17 +191,17 @@ function run(job: Job): unknown {
       return undefined;
     }
     case 'map': {
-      const map = new BlockMap(new Arena(job.arena), new Int32Array(job.control, 0, 4));
+      const map = new BlockMap(new Arena(job.arena), new Int32Array(job.control));
       for (const [first, count, state] of mapSteps(job.steps)) map.set(first, count, state);
       return undefined;
     }
     case 'ranges': {
-      const locks = new RangeLock(job.stripes);
+      const locks = new RangeLock(new Int32Array(job.stripes));
       const counters = new Int32Array(job.counters);
       for (const [first, last] of rangeSteps(job.steps)) {
         locks.lock(first * 16 + 3, last * 16 + 9);
         for (let region = first; region <= last; region++) {
-          const slot = region % 4096;
+          const slot = region % STRIPES;
           counters[slot] = (counters[slot] as number) + 1;
         }
         locks.unlock(first * 16 + 3, last * 16 + 9);
@@ -189,10 +237,33 @@ function run(job: Job): unknown {
       return OK;
     }
     case 'flip': {
-      const map = new BlockMap(new Arena(job.shared.arena), new Int32Array(job.shared.control, 0, 4));
+      const { map } = openDisk(job.disk).layer;
       for (let time = 0; time < job.times; time++) map.set(0, 1, time % 2 === 0 ? STORE : ZERO);
       Atomics.store(new Int32Array(job.stop), 0, 1);
       return undefined;
+    }
+    case 'visit':
+      return visit(openSessions(job.disk), job.disk.session, new Int32Array(job.flags));
+    case 'close':
+      return close(openSessions(job.disk), job.disk.session, new Int32Array(job.flags), job.times);
+    case 'stay': {
+      const { gate } = openSessions(job.disk);
+      const flags = new Int32Array(job.flags);
+      gate.enter(job.disk.session);
+      Atomics.store(flags, GATE_FLAGS.INSIDE, 1);
+      Atomics.notify(flags, GATE_FLAGS.INSIDE);
+      Atomics.wait(flags, GATE_FLAGS.STOP, 0);
+      gate.leave();
+      return undefined;
+    }
+    case 'close-in-vain': {
+      const { gate } = openSessions(job.disk);
+      const flags = new Int32Array(job.flags);
+      Atomics.wait(flags, GATE_FLAGS.INSIDE, 0);
+      const isClosed = gate.close(job.disk.session, 50);
+      Atomics.store(flags, GATE_FLAGS.STOP, 1);
+      Atomics.notify(flags, GATE_FLAGS.STOP);
+      return isClosed;
     }
     case 'read-unaligned': {
       const disk = openDisk(job.disk);

@@ -70,8 +70,9 @@ function mountOptions({ source, readOnly, allowOther }: MountRequest, cacheMode:
     'use_ino',
     // The flags of open(2) come with the open, so that a file made to be truncated starts empty.
     'atomic_o_trunc',
-    // The cache outlives an open, unless the file's time has changed meanwhile: a command has replaced the content.
-    ...(cacheMode === 'none' ? ['direct_io'] : ['auto_cache', 'ac_attr_timeout=0']),
+    // The cache outlives an open, unless the file's time has changed meanwhile: a command has replaced the content. What
+    // libfuse was told of a file more than a millisecond ago it asks again; 0 would have it drop the cache at each open.
+    ...(cacheMode === 'none' ? ['direct_io'] : ['auto_cache', 'ac_attr_timeout=0.001']),
     ...(readOnly ? ['ro'] : []),
     ...(allowOther ? ['allow_other'] : []),
   ].join(',');

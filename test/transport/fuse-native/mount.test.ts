@@ -63,17 +63,18 @@ async function refusalOf(change: Partial<MountRequest>): Promise<string> {
   return error instanceof CowfsError ? `${error.kind}: ${error.message}` : String(error);
 }
 
-describe('options', () => {
-  const COMMON = 'default_permissions,big_writes,max_write=131072,use_ino';
+const COMMON = 'default_permissions,big_writes,max_write=131072,use_ino,atomic_o_trunc';
+const CACHED = 'auto_cache,ac_attr_timeout=0.001';
 
+describe('options', () => {
   test('one word, so that nothing is split on its way', async () => {
-    expect(await optionsOf({})).toBe(`-ofsname=/images/base.img,subtype=cowfs,${COMMON},kernel_cache`);
+    expect(await optionsOf({})).toBe(`-ofsname=/images/base.img,subtype=cowfs,${COMMON},${CACHED}`);
   });
 
   test.each<[Partial<MountRequest>, 'writethrough' | 'none', string]>([
     [{}, 'none', 'direct_io'],
-    [{ readOnly: true }, 'writethrough', 'kernel_cache,ro'],
-    [{ allowOther: true }, 'writethrough', 'kernel_cache,allow_other'],
+    [{ readOnly: true }, 'writethrough', `${CACHED},ro`],
+    [{ allowOther: true }, 'writethrough', `${CACHED},allow_other`],
     [{ readOnly: true, allowOther: true }, 'none', 'direct_io,ro,allow_other'],
   ])('%j with cache %s: %s', async (change, cacheMode, last) => {
     expect(await optionsOf(change, cacheMode)).toBe(`-ofsname=/images/base.img,subtype=cowfs,${COMMON},${last}`);
@@ -86,14 +87,13 @@ describe('options', () => {
     ['/trailing\\', '/trailing\\\\'],
     ['/a b "c" \'d\' $HOME größer', '/a b "c" \'d\' $HOME größer'],
   ])('a base %s is %s there, and adds no option', async (source, escaped) => {
-    expect(await optionsOf({ source })).toBe(`-ofsname=${escaped},subtype=cowfs,${COMMON},kernel_cache`);
+    expect(await optionsOf({ source })).toBe(`-ofsname=${escaped},subtype=cowfs,${COMMON},${CACHED}`);
   });
 });
 
 describe('refused in words', () => {
   test('a base whose path does not fit, counted in bytes as it is passed', async () => {
-    const room =
-      1024 - 'fsname=,subtype=cowfs,default_permissions,big_writes,max_write=131072,use_ino,kernel_cache'.length;
+    const room = 1024 - `fsname=,subtype=cowfs,${COMMON},${CACHED}`.length;
     // `-o` and the NUL take three.
     const longest = `/${'x'.repeat(room - 4)}`;
     expect(Buffer.byteLength(await optionsOf({ source: longest }))).toBe(1023);

@@ -10,17 +10,19 @@ import { difference, readDisk } from '../../overlay/disk-fixture.ts';
 import { nonZeroBytes } from '../../overlay/random.ts';
 import { newOperations } from './operations-fixture.ts';
 
-const { EACCES, EBADF, EISDIR, ENOENT, ENOSPC, ENOTDIR, EROFS } = constants.errno;
+const { EBADF, EISDIR, ENOENT, ENOSPC, ENOTDIR, EROFS } = constants.errno;
 const { O_RDONLY, O_RDWR, O_WRONLY } = fsConstants;
 const BLOCK = 4096;
 const SIZE = 65_519;
 const SAME = 2 ** 32 - 1;
 
+function atMost(maxStoreBytes: number): Partial<CowFsOptions> {
+  return { quotas: { maxStoreBytes, maxSessionStoreBytes: undefined } };
+}
+
 function mounted(options: Partial<CowFsOptions> = {}) {
   const content = nonZeroBytes(SIZE, 1);
-  const { maxStoreBytes } = options;
-  const disk = { directory: scratch(), content, ...(maxStoreBytes === undefined ? {} : { maxStoreBytes }) };
-  const fixture = useFs(disk, options);
+  const fixture = useFs({ directory: scratch(), content }, options);
   const operations = newOperations(fixture.fs);
   const stat = (path = '/disk.raw'): Stat => operations.call('getattr', path)[1] as Stat;
   return { ...fixture, ...operations, content, stat };
@@ -49,7 +51,7 @@ describe('names', () => {
   });
 
   test('statfs tells of the store', () => {
-    const { call } = mounted({ maxStoreBytes: 10 * BLOCK });
+    const { call } = mounted(atMost(10 * BLOCK));
     const room = { bsize: BLOCK, blocks: 10, bfree: 10, bavail: 10, files: 2, namemax: 255 };
     expect(call('statfs', '/')).toEqual([0, expect.objectContaining(room)]);
     expect(call('statfs', '/none')).toEqual([-ENOENT]);
@@ -128,7 +130,7 @@ describe('read and write', () => {
   });
 
   test('a write that finds room for a part tells how much; then it is ENOSPC, and the rest is as it was', () => {
-    const { call, open, content, disk } = mounted({ maxStoreBytes: 2 * BLOCK });
+    const { call, open, content, disk } = mounted(atMost(2 * BLOCK));
     const handle = open(O_RDWR);
     const bytes = nonZeroBytes(4 * BLOCK, 3);
     expect(call('write', '/disk.raw', handle, bytes, 4 * BLOCK, 0)).toEqual([2 * BLOCK]);
@@ -190,10 +192,11 @@ describe('attributes', () => {
     expect(stat()).toMatchObject({ atime: Math.max(0, atimeMs), mtime: Math.max(0, mtimeMs) });
   });
 
-  test('the root’s are not ours to change, and nothing is on a read-only mount', () => {
-    const { call } = mounted();
-    expect(call('chmod', '/', 0o777)).toEqual([-EACCES]);
-    expect(call('truncate', '/', 0)).toEqual([-EACCES]);
+  test('the root’s change, but for its size; and nothing does on a read-only mount', () => {
+    const { call, stat } = mounted();
+    expect(call('chmod', '/', 0o777)).toEqual([0]);
+    expect(stat('/').mode).toBe(0o40777);
+    expect(call('truncate', '/', 0)).toEqual([-EISDIR]);
     const readOnly = mounted({ readOnly: true });
     expect(readOnly.call('chmod', '/disk.raw', 0o777)).toEqual([-EROFS]);
     expect(readOnly.call('truncate', '/disk.raw', 0)).toEqual([-EROFS]);
