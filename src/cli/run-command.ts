@@ -3,14 +3,11 @@
  * takes the store and the watcher the mount.
  */
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync } from 'node:fs';
 import { constants } from 'node:os';
-import { join } from 'node:path';
 import { openJournal } from '../daemon/journal.ts';
 import { MountDaemon } from '../daemon/mount-daemon.ts';
 import type { MountOptions } from '../daemon/options.ts';
-import { removePrivate } from '../daemon/reap.ts';
-import { runtimeDirectory } from '../daemon/runtime-directory.ts';
+import { makePrivate, removePrivate } from '../daemon/private-mountpoint.ts';
 import { EACCES, ENOENT, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { exitNow } from '../sys/libc.ts';
@@ -41,7 +38,7 @@ async function runCommand(
   command: readonly string[],
 ): Promise<number> {
   const signals = new SignalRelay();
-  const mountpoint = privateDirectory();
+  const mountpoint = makePrivate();
   let daemon: MountDaemon;
   try {
     const options = {
@@ -65,12 +62,6 @@ async function runCommand(
     daemon.detach();
     await daemon.ended;
   }
-}
-
-function privateDirectory(): string {
-  const parent = join(runtimeDirectory(), 'run');
-  mkdirSync(parent, { recursive: true, mode: 0o700 });
-  return mkdtempSync(join(parent, 'disk-'));
 }
 
 /** @returns the exit code to end with: the command's, or 128 and the signal that ended it, as shells say */

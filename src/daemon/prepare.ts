@@ -31,7 +31,7 @@ export function prepare(options: MountOptions): Prepared {
   try {
     const diskBytes = diskSize(options, base);
     // Whether it can be written to is found out now, not at the guest's first write.
-    if (options.names.length === 0) closeSync(openTempStore(options.storeDirectory));
+    closeSync(openTempStore(options.storeDirectory));
     const storeDirectoryFd = StoreDirectory.open(options.storeDirectory);
     const overlay = Sessions.create(1 + options.threads);
     const inodes = Inodes.create();

@@ -2,11 +2,9 @@
  * Finishes what a killed daemon and its watcher left: the mount, the registry entry, a private mountpoint. Called by
  * whoever finds an entry of the dead: a new mount of the place, `list`, `unmount`.
  */
-import { rmdirSync } from 'node:fs';
-import { ENOENT, errnoOf } from '../lib/errno.ts';
-import { CowfsError, reasonOf } from '../lib/error.ts';
 import { startTimeOf } from '../sys/processes.ts';
 import { removeDeadMount } from './dead-mount.ts';
+import { removeOrphans, removePrivate } from './private-mountpoint.ts';
 import { allEntries, isAlive, type RegistryEntry, removeEntry } from './registry.ts';
 
 const POLL_MS = 5;
@@ -32,20 +30,13 @@ export function reap(entry: RegistryEntry): void {
 
 /** The entries of live daemons; what the dead left is cleared away. */
 export function liveEntries(): RegistryEntry[] {
-  return allEntries().filter((entry) => {
+  const entries = allEntries();
+  removeOrphans(entries.map(({ mountpoint }) => mountpoint));
+  return entries.filter((entry) => {
     if (isAlive(entry)) return true;
     reap(entry);
     return false;
   });
-}
-
-/** Removes a mountpoint that was made for one mount; it may be gone already. */
-export function removePrivate(mountpoint: string): void {
-  try {
-    rmdirSync(mountpoint);
-  } catch (error) {
-    if (errnoOf(error) !== ENOENT) throw new CowfsError('failed', `${mountpoint}: ${reasonOf(error)}`, error);
-  }
 }
 
 /** Waits for something that no event tells of; false after `timeoutMs`. For commands, not for a daemon at work. */
