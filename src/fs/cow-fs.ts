@@ -60,10 +60,10 @@ export class CowFs implements FsOps {
       fillDirectory(this.attributes, node, new SharedAttributes(this.inodes, node), this.#links(node));
       return OK;
     }
-    const file = this.#files.enter(node);
-    if (file === undefined) return ENOENT;
+    const session = this.#files.visit(node);
+    if (session === undefined) return ENOENT;
     try {
-      fillDisk(this.attributes, file, this.#links(node));
+      this.#fillDisk(node, session);
       return OK;
     } finally {
       this.#files.leave();
@@ -78,20 +78,39 @@ export class CowFs implements FsOps {
       new SharedAttributes(this.inodes, node).change(change);
       return this.getAttributes(node);
     }
-    const file = this.#files.enter(node);
-    if (file === undefined) return ENOENT;
+    if (change.sizeBytes !== undefined) {
+      const errno = this.#truncate(node, change.sizeBytes);
+      if (errno !== OK) return errno;
+    }
+    const session = this.#files.visit(node);
+    if (session === undefined) return ENOENT;
     try {
-      if (change.sizeBytes !== undefined) {
-        const errno = file.disk.truncate(change.sizeBytes);
-        if (errno !== OK) return errno;
-        file.attributes.touch();
-      }
-      file.attributes.change(change);
-      fillDisk(this.attributes, file, this.#links(node));
+      new SharedAttributes(this.inodes, node).change(change);
+      this.#fillDisk(node, session);
       return OK;
     } finally {
       this.#files.leave();
     }
+  }
+
+  #truncate(node: NodeId, sizeBytes: number): Errno {
+    const file = this.#files.enter(node);
+    if (file === undefined) return ENOENT;
+    try {
+      const errno = file.disk.truncate(sizeBytes);
+      if (errno === OK) file.attributes.touch();
+      return errno;
+    } finally {
+      this.#files.leave();
+    }
+  }
+
+  #fillDisk(node: NodeId, session: number): void {
+    fillDisk(this.attributes, node, new SharedAttributes(this.inodes, node), {
+      sizeBytes: this.sessions.sizeBytes(session),
+      occupiedBytes: this.sessions.occupiedBytesOf(session),
+      links: this.#links(node),
+    });
   }
 
   create(parent: NodeId, name: string, file: NewFile, flags: number): Errno {
@@ -135,15 +154,15 @@ export class CowFs implements FsOps {
 
   open(node: NodeId, flags: number): Errno {
     if (this.isGenerated(node)) return isWritable(flags) ? EPERM : OK;
-    const file = this.#files.enter(node);
-    if (file === undefined) return this.#isDirectory(node) ? EISDIR : ENOENT;
+    if (this.#files.visit(node) === undefined) return this.#isDirectory(node) ? EISDIR : ENOENT;
     try {
       if (isWritable(flags) && this.#options.readOnly) return EROFS;
+      const attributes = new SharedAttributes(this.inodes, node);
       this.direct = this.#handles.isDirect(flags);
       this.keepCache = this.inodes.get(node, INODE.STALE_CACHE) === 0;
       // libfuse 2 drops what is cached of a file whose time has changed.
-      if (!this.keepCache) file.attributes.advanceTime();
-      file.attributes.opened(this.#handles.mayHoldData(flags));
+      if (!this.keepCache) attributes.advanceTime();
+      attributes.opened(this.#handles.mayHoldData(flags));
       return OK;
     } finally {
       this.#files.leave();
@@ -151,13 +170,9 @@ export class CowFs implements FsOps {
   }
 
   release(node: NodeId, flags: number): void {
-    const file = this.#files.enter(node);
-    if (file === undefined) return;
-    try {
-      file.attributes.closed(this.#handles.mayHoldData(flags));
-    } finally {
-      this.#files.leave();
-    }
+    if (this.#files.visit(node) === undefined) return;
+    new SharedAttributes(this.inodes, node).closed(this.#handles.mayHoldData(flags));
+    this.#files.leave();
     this.namespace.dropIfUnused(node);
   }
 

@@ -3,20 +3,31 @@
  */
 import { BLOCK_BYTES } from '../overlay/block.ts';
 import type { SharedAttributes } from './attributes.ts';
-import type { DiskFile } from './disk-file.ts';
 import { type NodeId, ROOT_NODE, S_IFDIR, S_IFREG } from './node.ts';
 import type { Attributes } from './ops.ts';
 
 const BLOCK_SECTORS = BLOCK_BYTES / 512;
 
-/** @param links names that it has; a file that was removed while it was open has none */
-export function fillDisk(into: Attributes, { node, attributes, disk }: DiskFile, links: number): void {
+export interface DiskStat {
+  readonly sizeBytes: number;
+  /** Bytes that it takes in the store. */
+  readonly occupiedBytes: number;
+  /** Names that it has; a file that was removed while it was open has none. */
+  readonly links: number;
+}
+
+export function fillDisk(
+  into: Attributes,
+  node: NodeId,
+  attributes: SharedAttributes,
+  { sizeBytes, occupiedBytes, links }: DiskStat,
+): void {
   fill(into, node, attributes);
   into.mode = S_IFREG | attributes.mode;
   into.nlink = links;
-  into.sizeBytes = disk.sizeBytes;
-  // What it takes in the store. Never 0, which tar(1) takes for "all hole".
-  into.blocks = disk.sizeBytes === 0 ? 0 : Math.max(BLOCK_SECTORS, disk.account.occupiedBytes / 512);
+  into.sizeBytes = sizeBytes;
+  // Never 0, which tar(1) takes for "all hole".
+  into.blocks = sizeBytes === 0 ? 0 : Math.max(BLOCK_SECTORS, occupiedBytes / 512);
 }
 
 /** @param links 2, and one for each directory in it */

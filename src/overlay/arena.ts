@@ -25,6 +25,7 @@ const FIRST = 16;
 export class Arena {
   /** All words committed when this thread last looked; use `reach` before following a pointer from another thread. */
   words: Int32Array;
+  #doubles: Float64Array;
   readonly #buffer: SharedArrayBuffer;
 
   static create(): SharedArrayBuffer {
@@ -38,6 +39,7 @@ export class Arena {
   constructor(buffer: SharedArrayBuffer) {
     this.#buffer = buffer;
     this.words = this.#view();
+    this.#doubles = new Float64Array(0);
   }
 
   /** Makes sure that `words` covers the node at `index`; needed where a pointer was read and the node is not. */
@@ -91,6 +93,13 @@ export class Arena {
   /** The Int32 slots of a record, wherever the arena grows. */
   record(index: number, words: number): Int32Array {
     return new Int32Array(this.#buffer, index * 4, words);
+  }
+
+  /** One Float64 slot, where a view of its own would cost too much; `index` is even. */
+  double(index: number): number {
+    const at = index / 2;
+    if (at >= this.#doubles.length) this.#doubles = new Float64Array(this.#buffer, 0, this.#buffer.byteLength >>> 3);
+    return this.#doubles[at] as number;
   }
 
   /** Float64 slots; `index` is even. */

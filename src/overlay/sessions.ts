@@ -12,7 +12,7 @@ import { Disk } from './disk.ts';
 import { Gate } from './gate.ts';
 import { BASE_LAYER, closeStores, Layers } from './layers.ts';
 import { RangeLock, STRIPES } from './range-lock.ts';
-import { LAYER, MOUNT, SESSION } from './shared.ts';
+import { EXTENT, LAYER, MOUNT, SESSION } from './shared.ts';
 import type { StoreDirectory } from './store-directory.ts';
 
 /** Plain data, posted to every thread. */
@@ -99,9 +99,19 @@ export class Sessions {
     );
   }
 
+  /** Bytes of the session's disk, without opening it. */
+  sizeBytes(session: number): number {
+    return this.#arena.double(this.top(session) + EXTENT.AT + EXTENT.SIZE * 2);
+  }
+
+  /** Bytes that the session's layers take or are promised in the store, without opening its disk. */
+  occupiedBytesOf(session: number): number {
+    return (this.#load(session, SESSION.OCCUPIED_BLOCKS) >>> 0) * BLOCK_BYTES;
+  }
+
   /** The layer that takes the session's writes. */
   top(session: number): number {
-    return Atomics.load(this.#record(session), SESSION.TOP);
+    return this.#load(session, SESSION.TOP);
   }
 
   /**
@@ -213,6 +223,11 @@ export class Sessions {
     } finally {
       this.#arena.unlock();
     }
+  }
+
+  #load(session: number, slot: number): number {
+    this.#arena.reach(session, SESSION.WORDS);
+    return Atomics.load(this.#arena.words, session + slot);
   }
 
   #record(session: number): Int32Array {
