@@ -25,6 +25,7 @@ const cCopyFileRange = libc.func(
   'int64_t copy_file_range(int from, _Inout_ int64_t *at, int to, _Inout_ int64_t *toAt, size_t length, uint32_t flags)',
 );
 const cFcntl = libc.func('int fcntl(int fd, int command, void *argument)');
+const cRenameat2 = libc.func('int renameat2(int from, const char *name, int to, const char *newName, uint32_t flags)');
 const cUtimensat = libc.func('int utimensat(int directory, const char *path, void *times, int flags)');
 
 const ERRNO_NAMES = new Map(Object.entries(os.constants.errno).map(([name, number]) => [number, name]));
@@ -75,6 +76,12 @@ export function lockByte(fd, offset, exclusive) {
   return checked(cFcntl(fd, F_OFD_SETLK, flock));
 }
 
+/** Paths are from the working directory (fcntl.h). */
+const AT_FDCWD = -100;
+
+export const [RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT] = [1, 2, 4];
+export const renameat2 = (from, to, flags) => checked(cRenameat2(AT_FDCWD, from, AT_FDCWD, to, flags));
+
 /** utimensat(2) with `[seconds, nanoseconds]` each. */
 export function setTimes(path, atime, mtime) {
   const times = Buffer.alloc(32);
@@ -82,7 +89,6 @@ export function setTimes(path, atime, mtime) {
     times.writeBigInt64LE(BigInt(seconds), index * 16);
     times.writeBigInt64LE(BigInt(nanoseconds), index * 16 + 8);
   }
-  const AT_FDCWD = -100;
   return checked(cUtimensat(AT_FDCWD, path, times, 0));
 }
 

@@ -23,18 +23,22 @@ export async function placeOf(given: string): Promise<Place> {
   let outside = '/';
   for (const [index, name] of names.entries()) {
     const place = join(outside, name);
-    if (mountAt(place)?.type === MOUNT_TYPE) {
-      const entry = findEntry(place);
-      if (entry === undefined || !isAlive(entry)) break;
-      return { entry, path: names.slice(index + 1).join('/') };
-    }
-    try {
-      outside = realpathSync(place);
-    } catch (error) {
-      throw new CowfsError('usage', `${given}: ${reasonOf(error)}; \`cowfs list\` shows your mounts`, error);
-    }
+    // A link may lead to a mountpoint, too: what it leads to is looked at before it is followed.
+    outside = mountAt(place)?.type === MOUNT_TYPE ? place : resolved(place, given);
+    if (mountAt(outside)?.type !== MOUNT_TYPE) continue;
+    const entry = findEntry(outside);
+    if (entry === undefined || !isAlive(entry)) break;
+    return { entry, path: names.slice(index + 1).join('/') };
   }
   throw new CowfsError('usage', `${given} is in no live cowfs mount of yours; \`cowfs list\` shows them`);
+}
+
+function resolved(place: string, given: string): string {
+  try {
+    return realpathSync(place);
+  } catch (error) {
+    throw new CowfsError('usage', `${given}: ${reasonOf(error)}; \`cowfs list\` shows your mounts`, error);
+  }
 }
 
 /** @throws CowfsError of kind `usage` where there is no such disk */

@@ -5,8 +5,9 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { MountStatus } from '../daemon/status.ts';
+import type { DiskStatus, MountStatus } from '../daemon/status.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { warn } from './exit.ts';
 
@@ -22,8 +23,8 @@ const CHUNK = 500;
  * @param ask for the status as it is now
  */
 export async function flushDisks(status: MountStatus, ask: () => Promise<MountStatus>): Promise<void> {
-  const paths = status.disks.filter(({ openHandles }) => openHandles > 0).map(({ pathByNumber }) => pathByNumber);
-  const flushed = sync(paths, false).catch((error: unknown) =>
+  const open = status.disks.filter(({ openHandles }) => openHandles > 0);
+  const flushed = sync(open, false).catch((error: unknown) =>
     warn(`${reasonOf(error)}; figures leave out what the kernel still caches`),
   );
   for (const deadline = performance.now() + LIMIT_MS; performance.now() < deadline; ) {
@@ -41,14 +42,16 @@ export async function flushDisks(status: MountStatus, ask: () => Promise<MountSt
  *
  * @throws CowfsError of kind `failed` when it cannot be done
  */
-export async function flush(paths: readonly string[]): Promise<void> {
-  await sync(paths, true);
+export async function flush(disks: readonly DiskStatus[]): Promise<void> {
+  await sync(disks, true);
 }
 
 /** @param stay whether this process stays until it is done */
-async function sync(paths: readonly string[], stay: boolean): Promise<void> {
-  for (let at = 0; at < paths.length; at += CHUNK) {
-    const child = spawn('sync', ['--', ...paths.slice(at, at + CHUNK)], { stdio: 'ignore', detached: true });
+async function sync(disks: readonly DiskStatus[], stay: boolean): Promise<void> {
+  for (let at = 0; at < disks.length; at += CHUNK) {
+    const chunk = disks.slice(at, at + CHUNK);
+    const paths = chunk.map(({ removed, path, pathByNumber }) => (removed ? pathByNumber : path));
+    const child = spawn('sync', ['--', ...paths], { stdio: 'ignore', detached: true });
     if (!stay) child.unref();
     let code: unknown;
     try {
@@ -56,7 +59,8 @@ async function sync(paths: readonly string[], stay: boolean): Promise<void> {
     } catch (error) {
       throw new CowfsError('failed', `sync: ${reasonOf(error)}`, error);
     }
-    if (code === 0) continue;
-    throw new CowfsError('failed', `${paths[at]} could not be synced; \`cowfs status\` may say why`);
+    // One that has lost its name since is nobody's to be asked for any more.
+    if (code === 0 || !paths.every((path) => existsSync(path))) continue;
+    throw new CowfsError('failed', `${paths[0]} could not be synced; \`cowfs status\` may say why`);
   }
 }

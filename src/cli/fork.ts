@@ -38,6 +38,6 @@ async function fork(given: string, givenNew: string): Promise<void> {
   }
   const { socket } = from.entry;
   const disk = diskIn(await askDaemon(socket, { command: 'status' }), from.path);
-  await flush(disk.openHandles > 0 ? [disk.pathByNumber] : []);
+  await flush(disk.openHandles > 0 ? [disk] : []);
   await askDaemon(socket, { command: 'fork', disk: from.path, to: to.path });
 }

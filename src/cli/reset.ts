@@ -35,11 +35,11 @@ async function reset(given: string, force: boolean): Promise<void> {
   const disks = path !== '' && below.length === 0 ? [diskIn(status, path)] : below;
   const open = disks.filter(({ openHandles }) => openHandles > 0);
   // What was written before must not be written back after.
-  if (force) await flush(open.map(({ pathByNumber }) => pathByNumber));
+  if (force) await flush(open);
   const refused: CowfsError[] = [];
-  for (const { name, path: full } of disks) {
+  for (const { name } of disks) {
     try {
-      await replaceContent(entry.socket, full, { command: 'reset', disk: name, force });
+      await replaceContent(entry.socket, { command: 'reset', disk: name, force });
     } catch (error) {
       if (!(error instanceof CowfsError && error.kind === 'refused')) throw error;
       refused.push(error);

@@ -67,7 +67,7 @@ async function snapshot(given: string, name: string | undefined, options: Snapsh
     await askDaemon(entry.socket, { command: 'delete-snapshot', disk: path, name });
     return;
   }
-  await flush(disk.openHandles > 0 ? [disk.pathByNumber] : []);
+  await flush(disk.openHandles > 0 ? [disk] : []);
   await askDaemon(entry.socket, { command: 'snapshot', disk: path, name });
 }
 
@@ -83,5 +83,5 @@ async function rollback(given: string, name: string): Promise<void> {
   const { placeOf } = await import('./disk-path.ts');
   const { replaceContent } = await import('./replace.ts');
   const { entry, path } = await placeOf(given);
-  await replaceContent(entry.socket, `${entry.mountpoint}/${path}`, { command: 'rollback', disk: path, name });
+  await replaceContent(entry.socket, { command: 'rollback', disk: path, name });
 }

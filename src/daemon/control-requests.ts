@@ -11,24 +11,15 @@ export type ControlRequest =
   /** Back to the base; `force`: although it is open. */
   | { readonly command: 'reset'; readonly disk: string; readonly force: boolean }
   | { readonly command: 'rollback'; readonly disk: string; readonly name: string }
-  /** The kernel has dropped what it cached of a disk before it was replaced. */
-  | { readonly command: 'cache-dropped'; readonly disk: string; readonly replacement: number }
   | { readonly command: 'fork'; readonly disk: string; readonly to: string }
   | { readonly command: 'snapshot'; readonly disk: string; readonly name: string }
   | { readonly command: 'delete-snapshot'; readonly disk: string; readonly name: string };
 
-/** What a disk is after its content was replaced, and how the command tells that it has followed it up. */
-export interface Replaced {
-  readonly sizeBytes: number;
-  readonly replacement: number;
-}
-
 export interface ControlResults {
   readonly status: MountStatus;
   readonly detach: MountStatus;
-  readonly reset: Replaced;
-  readonly rollback: Replaced;
-  readonly 'cache-dropped': null;
+  readonly reset: null;
+  readonly rollback: null;
   readonly fork: null;
   readonly snapshot: null;
   readonly 'delete-snapshot': null;
@@ -42,7 +33,6 @@ const FIELDS: Readonly<Record<ControlRequest['command'], Readonly<Record<string,
   detach: {},
   reset: { disk: 'string', force: 'boolean' },
   rollback: { disk: 'string', name: 'string' },
-  'cache-dropped': { disk: 'string', replacement: 'number' },
   fork: { disk: 'string', to: 'string' },
   snapshot: { disk: 'string', name: 'string' },
   'delete-snapshot': { disk: 'string', name: 'string' },

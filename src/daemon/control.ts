@@ -14,7 +14,7 @@ type Answer =
 /** Requests are short; whoever sends more without a newline is no cowfs. */
 const MAX_REQUEST_BYTES = 16_384;
 
-export type ControlHandler = (request: ControlRequest) => unknown;
+export type ControlHandler = (request: ControlRequest) => Promise<unknown>;
 
 export async function serveControl(path: string, handler: ControlHandler): Promise<Server> {
   const server = createServer((socket) => {
@@ -27,7 +27,7 @@ export async function serveControl(path: string, handler: ControlHandler): Promi
       if (pending.length > MAX_REQUEST_BYTES) socket.destroy();
       const lines = pending.split('\n');
       pending = lines.pop() ?? '';
-      for (const line of lines) socket.write(`${JSON.stringify(answer(line, handler))}\n`);
+      for (const line of lines) void answer(line, handler).then((reply) => socket.write(`${JSON.stringify(reply)}\n`));
     });
   });
   // The mountpoint is ours by the registry: a socket that is still here belongs to nobody.
@@ -41,9 +41,9 @@ export async function serveControl(path: string, handler: ControlHandler): Promi
   return server;
 }
 
-function answer(line: string, handler: ControlHandler): Answer {
+async function answer(line: string, handler: ControlHandler): Promise<Answer> {
   try {
-    return { ok: true, result: handler(parseControlRequest(line)) };
+    return { ok: true, result: await handler(parseControlRequest(line)) };
   } catch (error) {
     return { ok: false, kind: error instanceof CowfsError ? error.kind : 'failed', message: reasonOf(error) };
   }

@@ -11,11 +11,17 @@ import { INODE, KIND } from '../fs/inodes.ts';
 import { NO_NODE, type NodeId, ROOT_NODE } from '../fs/node.ts';
 import { errnoName, OK } from '../lib/errno.ts';
 import { CowfsError } from '../lib/error.ts';
-import type { Replaced } from './control-requests.ts';
 import type { DiskStatus, SnapshotStatus } from './status.ts';
 
 /** How long a request that is under way may take before a command gives up. */
 const QUIET_MS = 3000;
+
+/** A disk whose content was replaced. */
+interface Replaced {
+  readonly node: NodeId;
+  readonly sizeBytes: number;
+  readonly replacement: number;
+}
 
 export interface DisksOptions {
   readonly fs: CowFs;
@@ -23,6 +29,8 @@ export interface DisksOptions {
   /** Bytes of a fresh disk. */
   readonly diskBytes: number;
   readonly readOnly: boolean;
+  /** Has the kernel take note of a disk whose content was replaced; why it does not, or undefined. */
+  readonly refresh: (node: NodeId, path: string, sizeBytes: number) => Promise<string | undefined>;
 }
 
 export class Disks {
@@ -47,27 +55,46 @@ export class Disks {
     return inodes.all(KIND.DISK).filter((node) => inodes.get(node, INODE.WRITABLE_HANDLES) > 0);
   }
 
-  /** @throws CowfsError: there is no such disk, it is open, or its requests take too long */
-  reset(path: string, force: boolean): Replaced {
-    return this.#replace(path, force, 'start again', (node, session) => {
-      this.#fs.sessions.reset(session, this.#options.diskBytes);
-      new SharedAttributes(this.#fs.inodes, node).touch();
-    });
-  }
-
-  rollback(path: string, name: string): Replaced {
-    return this.#replace(path, false, 'go back', (node, session) => {
-      this.#fs.sessions.rollback(session, this.#snapshot(path, node, name).layer);
-      new SharedAttributes(this.#fs.inodes, node).touch();
-    });
-  }
-
-  cacheDropped(path: string, replacement: number): void {
+  /** Disks that nobody uses, without a name, that the kernel still knows: by a name in `.cowfs` that somebody left. */
+  get left(): NodeId[] {
     const { inodes } = this.#fs;
-    this.#withDisk(path, (node) => {
-      // Another replacement may have come since.
-      if (inodes.get(node, INODE.STALE_CACHE) === replacement) inodes.set(node, INODE.STALE_CACHE, 0);
-    });
+    return inodes
+      .all(KIND.DISK)
+      .filter((node) => inodes.parent(node) === NO_NODE && inodes.get(node, INODE.OPEN_HANDLES) === 0);
+  }
+
+  /** @throws CowfsError: there is no such disk, it is open, or its requests take too long */
+  async reset(path: string, force: boolean): Promise<void> {
+    const replaced = this.#replace(path, force, 'start again', (_node, session) =>
+      this.#fs.sessions.reset(session, this.#options.diskBytes),
+    );
+    await this.#followUp(path, replaced);
+  }
+
+  async rollback(path: string, name: string): Promise<void> {
+    const replaced = this.#replace(path, false, 'go back', (node, session) =>
+      this.#fs.sessions.rollback(session, this.#snapshot(path, node, name).layer),
+    );
+    await this.#followUp(path, replaced);
+  }
+
+  /**
+   * From the replacement on every open drops what the kernel caches; once one has, nothing stale is left. This process
+   * must not open it: it would wait for itself.
+   */
+  async #followUp(path: string, { node, sizeBytes, replacement }: Replaced): Promise<void> {
+    const { inodes } = this.#fs;
+    const reason = await this.#options.refresh(node, path, sizeBytes);
+    if (reason !== undefined) {
+      throw new CowfsError(
+        'failed',
+        `${this.#full(path)} has its new content, but the kernel may show its old size (${reason}); do it again, or unmount`,
+      );
+    }
+    // Another replacement may have come meanwhile, or another disk in its place.
+    if (inodes.kind(node) === KIND.DISK && inodes.get(node, INODE.STALE_CACHE) === replacement) {
+      inodes.set(node, INODE.STALE_CACHE, 0);
+    }
   }
 
   fork(path: string, to: string): void {
@@ -162,7 +189,9 @@ export class Disks {
         this.#replacements = (this.#replacements % (2 ** 31 - 1)) + 1;
         inodes.set(node, INODE.STALE_CACHE, this.#replacements);
         change(node, session);
+        new SharedAttributes(inodes, node).touch();
         return {
+          node,
           sizeBytes: sessions.layers.extent(sessions.top(session)).sizeBytes,
           replacement: this.#replacements,
         };
@@ -215,14 +244,22 @@ export class Disks {
 
   #snapshot(path: string, node: NodeId, name: string): { snapshot: NodeId; layer: number } {
     const { inodes } = this.#fs;
-    inodes.lock();
-    const snapshot = inodes.child(node, name);
-    inodes.unlock();
+    const snapshot = this.#childOf(node, name);
     if (snapshot !== NO_NODE) return { snapshot, layer: inodes.get(snapshot, INODE.CONTENT) };
     throw new CowfsError(
       'usage',
       `${this.#full(path)} has no snapshot ${name}; \`cowfs snapshot ${this.#full(path)}\` lists them`,
     );
+  }
+
+  #childOf(node: NodeId, name: string): NodeId {
+    const { inodes } = this.#fs;
+    inodes.lock();
+    try {
+      return inodes.child(node, name);
+    } finally {
+      inodes.unlock();
+    }
   }
 
   #checkWritable(what: string): void {

@@ -6,6 +6,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { CowFs } from '../fs/cow-fs.ts';
 import { INODE, KIND } from '../fs/inodes.ts';
+import type { NodeId } from '../fs/node.ts';
 import { type Errno, errnoName, OK } from '../lib/errno.ts';
 import { reasonOf } from '../lib/error.ts';
 import { BASE_LAYER, closeStores } from '../overlay/layers.ts';
@@ -23,9 +24,16 @@ const SMALL_BLOCKS = 4096;
 interface Pair {
   readonly above: number;
   readonly below: number;
-  /** The session that writes to the upper layer, unless that is frozen. */
-  readonly writer: number | undefined;
 }
+
+/** A disk that stands on a layer. */
+interface User {
+  readonly node: NodeId;
+  readonly session: number;
+}
+
+/** What became of the upper layer; undefined where nothing could be done now. */
+type Outcome = 'replaced' | 'frozen' | undefined;
 
 export class Merger {
   readonly #fs: CowFs;
@@ -53,7 +61,7 @@ export class Merger {
     const { releases } = this.#fs.sessions.layers;
     if (this.#isBusy || this.#isClosed || releases === this.#seenReleases || performance.now() < this.#notBefore)
       return;
-    const pair = this.#find();
+    const pair = this.#claim();
     if (pair === undefined) {
       this.#seenReleases = releases;
       return;
@@ -71,100 +79,155 @@ export class Merger {
       });
   }
 
-  /** The sessions of all disks, those without a name included. */
-  #sessions(): number[] {
-    const { inodes } = this.#fs;
-    return inodes.all(KIND.DISK).map((node) => inodes.get(node, INODE.CONTENT));
-  }
-
-  #find(): Pair | undefined {
-    const { sessions } = this.#fs;
+  /**
+   * A pair to merge, with a reference on the upper layer: it stays, whatever becomes of the disks above it. Under the lock
+   * of the names, since disks end under it.
+   */
+  #claim(): Pair | undefined {
+    const { inodes, sessions } = this.#fs;
     const { layers } = sessions;
-    const writers = new Map(this.#sessions().map((session) => [sessions.top(session), session]));
-    for (const above of layers.all()) {
-      const below = layers.backing(above);
-      if (below === BASE_LAYER || layers.references(below) !== 1) continue;
-      const writer = writers.get(above);
-      // Room that was set aside stays where it is.
-      if (writer === undefined || !layers.hasReservations(above)) return { above, below, writer };
+    inodes.lock();
+    try {
+      const tops = new Set(inodes.all(KIND.DISK).map((node) => sessions.top(inodes.get(node, INODE.CONTENT))));
+      for (const above of layers.all()) {
+        const below = layers.backing(above);
+        if (below === BASE_LAYER || layers.references(below) !== 1) continue;
+        // Room that was set aside stays where it is.
+        if (tops.has(above) && layers.hasReservations(above)) continue;
+        layers.reference(above);
+        return { above, below };
+      }
+      return undefined;
+    } finally {
+      inodes.unlock();
     }
-    return undefined;
   }
 
   /** @returns false when it could not be done now */
   async #merge(pair: Pair): Promise<boolean> {
-    const { sessions } = this.#fs;
-    const { above, writer } = pair;
-    if (writer === undefined) return this.#mergeFrozen(pair);
-    return this.#alone([writer], () => {
-      if (sessions.top(writer) !== above) return true;
-      if (sessions.layers.ownBlocks(above) > SMALL_BLOCKS) {
-        sessions.freeze(writer);
-        return true;
-      }
-      return this.#mergeTop(pair, writer);
-    });
-  }
-
-  #mergeTop({ above, below }: Pair, writer: number): boolean {
-    const { sessions } = this.#fs;
-    if (sessions.layers.hasReservations(above)) return false;
-    const merge = new Merge(sessions.layers, above, below);
-    let errno: Errno = OK;
-    while (errno === OK && !merge.isDone) errno = merge.step();
-    if (errno === OK) errno = merge.finish();
-    if (errno !== OK) return this.#giveUp(merge, below, errno);
-    const stores = sessions.layers.replace(above, below);
-    sessions.layers.recount(below);
-    sessions.lowerTop(writer, below);
-    closeStores(stores);
-    return true;
-  }
-
-  async #mergeFrozen({ above, below }: Pair): Promise<boolean> {
     const { layers } = this.#fs.sessions;
-    // It may lose its users meanwhile.
-    layers.reference(above);
-    let held = above;
-    const merge = new Merge(layers, above, below);
+    // Where the upper layer was replaced, its references went over to the lower, ours among them.
+    let held = pair.above;
     try {
-      let errno: Errno = OK;
-      while (errno === OK && !merge.isDone) {
-        errno = merge.step();
-        await nextTurn();
-        if (this.#isClosed) return true;
+      const users = this.#hold(pair.above);
+      const writer = users.find(({ session }) => this.#fs.sessions.top(session) === pair.above);
+      if (writer !== undefined) {
+        const outcome = this.#alone(users, () => this.#mergeTop(pair, writer.session));
+        if (outcome === 'replaced') held = pair.below;
+        return outcome !== undefined;
       }
-      if (errno !== OK) return this.#giveUp(merge, below, errno);
-      if (layers.references(above) === 1) return true;
-      const users = this.#sessions().filter((session) => this.#standsOn(session, above));
-      if (!this.#alone(users, () => this.#relink(merge, above, below))) return false;
-      // References went over, ours among them.
-      held = below;
-      return true;
+      this.#letGo(users);
+      const merge = new Merge(layers, pair.above, pair.below);
+      const errno = await this.#move(merge);
+      if (errno !== OK) return this.#giveUp(merge, pair, errno);
+      // Nothing stands on it any more but ourselves, or the mount ends.
+      if (layers.references(pair.above) === 1 || !merge.isDone) return true;
+      const outcome = this.#alone(this.#hold(pair.above), () => this.#relink(merge, pair));
+      if (outcome === 'replaced') held = pair.below;
+      return outcome !== undefined;
     } finally {
       closeStores(layers.release(held));
     }
   }
 
-  #relink(merge: Merge, above: number, below: number): boolean {
+  /** At one go, of a layer that takes writes; if there is much, it is frozen, and merged when it comes up again. */
+  #mergeTop(pair: Pair, writer: number): Outcome {
+    const { sessions } = this.#fs;
+    const { layers } = sessions;
+    const { above, below } = pair;
+    if (layers.hasReservations(above)) return undefined;
+    if (layers.ownBlocks(above) > SMALL_BLOCKS) {
+      sessions.freeze(writer);
+      return 'frozen';
+    }
+    const merge = new Merge(layers, above, below);
+    let errno: Errno = OK;
+    while (errno === OK && !merge.isDone) errno = merge.step();
+    if (errno === OK) errno = merge.finish();
+    if (errno !== OK) {
+      this.#giveUp(merge, pair, errno);
+      return undefined;
+    }
+    const stores = layers.replace(above, below);
+    layers.recount(below);
+    sessions.lowerTop(writer, below);
+    closeStores(stores);
+    return 'replaced';
+  }
+
+  async #move(merge: Merge): Promise<Errno> {
+    let errno: Errno = OK;
+    while (errno === OK && !merge.isDone && !this.#isClosed) {
+      errno = merge.step();
+      await nextTurn();
+    }
+    return errno;
+  }
+
+  #relink(merge: Merge, pair: Pair): Outcome {
     const { inodes, sessions } = this.#fs;
+    const { above, below } = pair;
+    const errno = merge.finish();
+    if (errno !== OK) {
+      this.#giveUp(merge, pair, errno);
+      return undefined;
+    }
     inodes.lock();
     try {
-      const errno = merge.finish();
-      if (errno !== OK) return this.#giveUp(merge, below, errno);
       const stores = sessions.layers.replace(above, below);
       sessions.layers.recount(below);
       for (const snapshot of inodes.all(KIND.SNAPSHOT)) {
         if (inodes.get(snapshot, INODE.CONTENT) === above) inodes.set(snapshot, INODE.CONTENT, below);
       }
-      for (const session of this.#sessions()) {
-        if (this.#standsOn(session, below)) sessions.recount(session);
-      }
+      for (const { session } of this.#usersOf(below)) sessions.recount(session);
       closeStores(stores);
-      return true;
+      return 'replaced';
     } finally {
       inodes.unlock();
     }
+  }
+
+  #giveUp(merge: Merge, { below }: Pair, errno: Errno): boolean {
+    const { inodes, sessions } = this.#fs;
+    inodes.lock();
+    try {
+      const before = sessions.layers.ownBlocks(below);
+      const left = merge.giveUp();
+      const gone = before - sessions.layers.ownBlocks(below);
+      for (const { session } of this.#usersOf(below)) sessions.refund(session, gone);
+      this.#journal.warn(
+        `layers that could be merged stay apart: ${errnoName(errno)}${left === OK ? '' : `, ${errnoName(left)}`}`,
+      );
+    } finally {
+      inodes.unlock();
+    }
+    return false;
+  }
+
+  /** The disks that stand on a layer; the caller holds the lock of the names. */
+  #usersOf(layer: number): User[] {
+    const { inodes } = this.#fs;
+    return inodes
+      .all(KIND.DISK)
+      .map((node) => ({ node, session: inodes.get(node, INODE.CONTENT) }))
+      .filter(({ session }) => this.#standsOn(session, layer));
+  }
+
+  /** The same, so that they stay until they are let go. */
+  #hold(layer: number): User[] {
+    const { inodes } = this.#fs;
+    inodes.lock();
+    try {
+      const users = this.#usersOf(layer);
+      for (const { node } of users) inodes.add(node, INODE.LOOKUPS, 1);
+      return users;
+    } finally {
+      inodes.unlock();
+    }
+  }
+
+  #letGo(users: readonly User[]): void {
+    for (const { node } of users) this.#fs.forget(node, 1);
   }
 
   #standsOn(session: number, layer: number): boolean {
@@ -174,30 +237,19 @@ export class Merger {
     return at === layer;
   }
 
-  #giveUp(merge: Merge, below: number, errno: Errno): boolean {
-    const { sessions } = this.#fs;
-    const before = sessions.layers.ownBlocks(below);
-    const left = merge.giveUp();
-    const gone = before - sessions.layers.ownBlocks(below);
-    for (const session of this.#sessions()) if (this.#standsOn(session, below)) sessions.refund(session, gone);
-    this.#journal.warn(
-      `layers that could be merged stay apart: ${errnoName(errno)}${left === OK ? '' : `, ${errnoName(left)}`}`,
-    );
-    return false;
-  }
-
-  /** Runs `action` while no thread is inside any of the sessions; false when that takes too long. */
-  #alone(users: readonly number[], action: () => boolean): boolean {
+  /** Runs `action` while no thread is inside any of the disks, and lets them go; undefined when that takes too long. */
+  #alone(users: readonly User[], action: () => Outcome): Outcome {
     const { gate } = this.#fs.sessions;
     const closed: number[] = [];
     try {
-      for (const session of users) {
-        if (!gate.close(session, QUIET_MS)) return false;
+      for (const { session } of users) {
+        if (!gate.close(session, QUIET_MS)) return undefined;
         closed.push(session);
       }
       return action();
     } finally {
       for (const session of closed) gate.open(session);
+      this.#letGo(users);
     }
   }
 }

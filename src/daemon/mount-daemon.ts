@@ -25,6 +25,9 @@ import { prepare } from './prepare.ts';
 import { type MountStatus, withHandlesOf } from './status.ts';
 import { TakeDown } from './take-down.ts';
 
+/** How often disks are looked for that the kernel keeps by nothing but a name in `.cowfs`. */
+const SWEEP_MS = 500;
+
 interface Mounted extends Attachment {
   readonly base: OpenedBase;
   readonly counters: SharedArrayBuffer;
@@ -96,7 +99,7 @@ export class MountDaemon {
 
   private constructor(options: MountOptions, journal: Journal, takeDown: TakeDown, mounted: Mounted) {
     const { connection, device, watcher, base, counters } = mounted;
-    const { mountpoint, storeDirectory, maxStoreBytes, readOnly } = options;
+    const { mountpoint, storeDirectory, maxStoreBytes, readOnly, transport } = options;
     this.#options = options;
     this.#journal = journal;
     this.#base = base;
@@ -106,7 +109,20 @@ export class MountDaemon {
     this.#counters = counters;
     this.#fs = openFs(connection.fs, MAIN_THREAD);
     const { diskBytes, sizeMayLag } = connection.fs.options;
-    this.#disks = new Disks({ fs: this.#fs, mountpoint, diskBytes, readOnly });
+    this.#disks = new Disks({
+      fs: this.#fs,
+      mountpoint,
+      diskBytes,
+      readOnly,
+      // libfuse 2 has an inode for each name.
+      refresh: async (node, path, sizeBytes) =>
+        watcher === undefined
+          ? 'the mountpoint is not known'
+          : watcher.refresh(transport === 'kernel' ? pathByNumber(node) : path, sizeBytes),
+    });
+    const sweep = setInterval(() => void watcher?.forget(this.#disks.left.map(pathByNumber)), SWEEP_MS);
+    sweep.unref();
+    takeDown.add(() => clearInterval(sweep));
     const { sessions } = this.#fs;
     this.#monitor = new Monitor({ base, sessions, counters, storeDirectory, maxStoreBytes, journal });
     takeDown.add(() => this.#monitor.close());
@@ -144,7 +160,7 @@ export class MountDaemon {
     this.#endNow();
   }
 
-  #answer(request: ControlRequest): unknown {
+  async #answer(request: ControlRequest): Promise<unknown> {
     // Layers may become superfluous.
     setImmediate(() => this.#merger.look());
     switch (request.command) {
@@ -154,11 +170,10 @@ export class MountDaemon {
         setImmediate(() => this.detach());
         return this.status();
       case 'reset':
-        return this.#disks.reset(request.disk, request.force);
+        await this.#disks.reset(request.disk, request.force);
+        return null;
       case 'rollback':
-        return this.#disks.rollback(request.disk, request.name);
-      case 'cache-dropped':
-        this.#disks.cacheDropped(request.disk, request.replacement);
+        await this.#disks.rollback(request.disk, request.name);
         return null;
       case 'fork':
         this.#disks.fork(request.disk, request.to);

@@ -11,8 +11,12 @@ import { CowfsError, reasonOf } from '../lib/error.ts';
 /**
  * $1 device number of the mount, $2 mountpoint, $3 and $4 files to remove, $5 "private" for a mountpoint to remove.
  * Commands, a line each: `done` (the daemon has cleaned up), `detach` (do it now), and questions, whose answers start
- * with the question's number: `size N PATH` (the size of a file in the mount as the kernel knows it, and the device it
- * is on), `sync N PATH...` (once the kernel has written back what it caches of them, which the shell does not wait for).
+ * with the question's number; what may take long the shell does not wait for. `size N PATH`: the size of a file in the
+ * mount as the kernel knows it, and the device it is on. `sync N PATH...`: has the kernel write back what it caches of
+ * files. `refresh N SIZE PATH`: has it drop what it caches of a file, as every open does while the daemon wants that, and
+ * take on the size; the path is for printf(1), `%b`. `forget N PATH...`: has it forget names in `.cowfs` of disks that
+ * nobody uses. (Of others it must not: unlink(2) holds the directory's lock while it waits for the file's, which an
+ * lseek(2) holds that waits for the answer to a question here.)
  */
 const SCRIPT = `
 trap '' HUP INT TERM QUIT PIPE
@@ -21,12 +25,20 @@ while IFS= read -r line; do
     done) exit 0 ;;
     detach) break ;;
     'size '*) ( set -f; set -- "$2" $line; stat -c "$3 %s %d" -- "$1/$4" 2>/dev/null || echo "$3 -" ) ;;
-    'sync '*) (
+    'sync '* | 'forget '*) (
       set -f; set -- "$2" $line
-      root=$1 number=$3; shift 3
+      root=$1 action=$2 number=$3; shift 3
       for path; do set -- "$@" "$root/$path"; shift; done
-      sync -- "$@" 2>/dev/null
+      if [ $action = sync ]; then sync -- "$@" 2>/dev/null; else rm -f -- "$@" 2>/dev/null; fi
       echo "$number done"
+    ) & ;;
+    'refresh '*) (
+      set -f; set -- "$2" $line
+      path=$(printf '%bx' "$5"); path=$1/\${path%x}
+      why=$( { true <"$path" && { [ "$(stat -c %s -- "$path")" = "$4" ] || truncate -c -s "$4" -- "$path"; }; } 2>&1 ) &&
+        why=done
+      # In one piece: others answer meanwhile.
+      echo "$3 $(printf %s "$why" | tr '\\n' ' ')"
     ) & ;;
   esac
 done
@@ -121,6 +133,21 @@ export class Watcher {
     return paths.length === 0 || (await this.#ask('sync', paths.join(' '))) !== undefined;
   }
 
+  /** Has the kernel forget names in `.cowfs` that somebody used and left. */
+  async forget(paths: readonly string[]): Promise<void> {
+    if (paths.length > 0) await this.#ask('forget', paths.join(' '));
+  }
+
+  /**
+   * Has the kernel drop what it caches of a file whose content was replaced, and take on its size.
+   *
+   * @returns why it does not, or undefined
+   */
+  async refresh(path: string, sizeBytes: number): Promise<string | undefined> {
+    const answer = await this.#ask('refresh', `${sizeBytes} ${escaped(path)}`);
+    return answer?.trim() === 'done' ? undefined : (answer ?? 'no answer in time');
+  }
+
   async #ask(question: string, argument: string): Promise<string | undefined> {
     const number = ++this.#asked;
     const answer = new Promise<string | undefined>((resolve) => {
@@ -165,6 +192,15 @@ export class Watcher {
       this.#questions.get(Number(line.slice(0, blank)))?.(line.slice(blank + 1));
     }
   }
+}
+
+/** For printf(1), `%b`: whatever a shell or a line could take for something else as its number. */
+function escaped(path: string): string {
+  return [...Buffer.from(path, 'utf8')]
+    .map((byte) =>
+      /[\w./-]/.test(String.fromCharCode(byte)) ? String.fromCharCode(byte) : `\\0${byte.toString(8).padStart(3, '0')}`,
+    )
+    .join('');
 }
 
 /** st_dev as stat(1) prints it (makedev(3): minor and major interleaved), of `major:minor`. */

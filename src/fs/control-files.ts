@@ -15,14 +15,15 @@ export class ControlFiles {
   readonly #root: SharedAttributes;
   readonly #hasStatus: boolean;
   readonly #readable: number;
-  readonly #searchable: number;
+  readonly #directoryMode: number;
 
   constructor(inodes: Inodes, { allowOther, sizelessFiles }: CowFsOptions) {
     this.#hasStatus = sizelessFiles;
     this.#inodes = inodes;
     this.#root = new SharedAttributes(inodes, ROOT_NODE);
     this.#readable = allowOther ? 0o444 : 0o400;
-    this.#searchable = allowOther ? 0o555 : 0o500;
+    // Its owner may have the kernel forget names there, which it takes for removing them.
+    this.#directoryMode = allowOther ? 0o755 : 0o700;
   }
 
   /** @returns the node, none, or undefined where the name is not to be found here */
@@ -43,7 +44,7 @@ export class ControlFiles {
     if (!this.owns(node)) return false;
     fillDirectory(into, node, this.#root, 2);
     if (node === CONTROL_NODE) {
-      into.mode = (into.mode & ~0o777) | this.#searchable;
+      into.mode = (into.mode & ~0o777) | this.#directoryMode;
       return true;
     }
     // Nobody knows its size before it is opened; as in /proc.

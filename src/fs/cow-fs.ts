@@ -2,7 +2,6 @@
  * What a mount shows: disks, and directories of them. Joins the overlay's bytes to names, attributes and handles. One
  * instance a thread, all state in shared memory. Names are `namespace.ts`, the open views of disks `disk-file.ts`.
  */
-import { constants } from 'node:fs';
 import { EINVAL, EIO, EISDIR, ENOENT, ENOSYS, ENXIO, EPERM, EROFS, type Errno, OK } from '../lib/errno.ts';
 import { BLOCK_BYTES } from '../overlay/block.ts';
 import type { Sessions } from '../overlay/sessions.ts';
@@ -12,7 +11,7 @@ import { CONTROL_NAME, CONTROL_NODE, STATUS_NAME, STATUS_NODE } from './control-
 import { ControlFiles } from './control-files.ts';
 import { DiskFiles } from './disk-file.ts';
 import { fallocateOn } from './fallocate.ts';
-import { HandleKinds, isWritable } from './handle-kinds.ts';
+import { HandleKinds, isWritable, startsEmpty } from './handle-kinds.ts';
 import { INODE, type Inodes, KIND } from './inodes.ts';
 import { listDirectory } from './listing.ts';
 import { Namespace } from './namespace.ts';
@@ -116,7 +115,7 @@ export class CowFs implements FsOps {
   create(parent: NodeId, name: string, file: NewFile, flags: number): Errno {
     if (this.#options.readOnly) return EROFS;
     if (this.#control.owns(parent) || !this.#options.suffixes.some((suffix) => name.endsWith(suffix))) return EPERM;
-    const sizeBytes = (flags & constants.O_TRUNC) === 0 ? this.#options.diskBytes : 0;
+    const sizeBytes = startsEmpty(flags) ? 0 : this.#options.diskBytes;
     const errno = this.namespace.create(parent, name, file, sizeBytes);
     return errno === OK ? this.getAttributes(this.namespace.found) : errno;
   }
@@ -129,6 +128,8 @@ export class CowFs implements FsOps {
 
   remove(parent: NodeId, name: string): Errno {
     if (this.#options.readOnly) return EROFS;
+    // For the kernel that means to forget the name: a second one would keep a disk that has lost its first.
+    if (parent === CONTROL_NODE && name !== STATUS_NAME) return ENOENT;
     return this.#control.owns(parent) ? EPERM : this.namespace.remove(parent, name, KIND.DISK);
   }
 

@@ -33,3 +33,12 @@ export class HandleKinds {
 export function isWritable(flags: number): boolean {
   return (flags & O_ACCMODE) !== constants.O_RDONLY;
 }
+
+/**
+ * Whether a file that is made with these flags is to start empty, as on any file system: whoever truncates it means to
+ * write all of it, and so does cp(1), which has no need to truncate what it makes exclusively, and leaves out holes.
+ */
+export function startsEmpty(flags: number): boolean {
+  const exclusive = (flags & constants.O_EXCL) !== 0 && (flags & O_ACCMODE) === constants.O_WRONLY;
+  return exclusive || (flags & constants.O_TRUNC) !== 0;
+}

@@ -21,7 +21,7 @@ import type { Sessions } from '../overlay/sessions.ts';
 import { SharedAttributes } from './attributes.ts';
 import { CONTROL_NAME } from './control-directory.ts';
 import { INODE, type Inodes, KIND, type Kind } from './inodes.ts';
-import { NAME_MAX_BYTES, NO_NODE, type NodeId, ROOT_NODE } from './node.ts';
+import { NAME_MAX_BYTES, NO_NODE, type NodeId, ROOT_NODE, S_ISGID } from './node.ts';
 import type { NewFile } from './ops.ts';
 
 /** rename(2) flags (linux/fs.h). */
@@ -48,8 +48,11 @@ export class Namespace {
     if (kind !== KIND.DIRECTORY) return kind === KIND.FREE ? ENOENT : ENOTDIR;
     if (Buffer.byteLength(name) > NAME_MAX_BYTES) return ENAMETOOLONG;
     this.#inodes.lock();
-    this.found = this.#inodes.child(parent, name);
-    this.#inodes.unlock();
+    try {
+      this.found = this.#inodes.child(parent, name);
+    } finally {
+      this.#inodes.unlock();
+    }
     return this.found === NO_NODE ? ENOENT : OK;
   }
 
@@ -120,7 +123,7 @@ export class Namespace {
       const errno = this.#checkNewName(parent, name);
       if (errno !== OK) return errno;
       if (inodes.child(parent, name) !== NO_NODE) return EEXIST;
-      const node = this.#allocate(kind, file, content);
+      const node = this.#allocate(kind, inherit(file, kind, new SharedAttributes(inodes, parent)), content);
       inodes.link(parent, node, name);
       this.#touch(parent);
       this.found = node;
@@ -302,4 +305,10 @@ export class Namespace {
   #touch(directory: NodeId): void {
     new SharedAttributes(this.#inodes, directory).touch();
   }
+}
+
+/** What is made in a set-group-ID directory belongs to its group, and a directory is one, too (inode(7)). */
+function inherit(file: NewFile, kind: Kind, parent: SharedAttributes): NewFile {
+  if ((parent.mode & S_ISGID) === 0) return file;
+  return { ...file, gid: parent.gid, mode: kind === KIND.DIRECTORY ? file.mode | S_ISGID : file.mode };
 }

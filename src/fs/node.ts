@@ -14,6 +14,7 @@ export const NO_NODE = 0 as NodeId;
 export const S_IFMT = 0o170000;
 export const S_IFDIR = 0o040000;
 export const S_IFREG = 0o100000;
+export const S_ISGID = 0o2000;
 export const PERMISSION_BITS = 0o7777;
 
 /** Directory entry types (readdir(3)). */

@@ -40,11 +40,10 @@ export function lookup(call: Call, node: NodeId): Errno {
 
 /**
  * A name in `.cowfs` of an inode that has one elsewhere, too, where it may be removed at any moment: what is true is
- * seen once the kernel counts as knowing it. Valid for no time, so that the kernel drops the name when nobody uses it
- * any more (fuse_dentry_delete), and forgets the inode when its other name is removed.
+ * seen once the kernel counts as knowing it.
  */
 function replySecondName(call: Call, errno: Errno): Errno {
-  const replied = replyEntry(call, errno, 0);
+  const replied = replyEntry(call, errno);
   if (replied !== OK) return replied;
   const { ops, reply } = call;
   const again = ops.getAttributes(ops.attributes.node);
@@ -53,13 +52,13 @@ function replySecondName(call: Call, errno: Errno): Errno {
 }
 
 /** Tells the kernel of the inode in `ops.attributes`, which it then knows until it forgets. */
-function replyEntry(call: Call, errno: Errno, validSeconds = VALID_SECONDS): Errno {
+function replyEntry(call: Call, errno: Errno): Errno {
   if (errno !== OK) return errno;
   const { ops, reply } = call;
   if (!ops.remember(ops.attributes.node)) return ENOENT;
   reply.u64(FUSE_ENTRY_OUT.nodeid, ops.attributes.node);
   reply.u64(FUSE_ENTRY_OUT.generation, 0);
-  reply.u64(FUSE_ENTRY_OUT.entry_valid, validSeconds);
+  reply.u64(FUSE_ENTRY_OUT.entry_valid, VALID_SECONDS);
   reply.u64(FUSE_ENTRY_OUT.attr_valid, VALID_SECONDS);
   reply.u32(FUSE_ENTRY_OUT.entry_valid_nsec, 0);
   reply.u32(FUSE_ENTRY_OUT.attr_valid_nsec, 0);

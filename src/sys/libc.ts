@@ -164,6 +164,11 @@ export function exitNow(status: number): never {
   throw new Error('_exit returned');
 }
 
+/** The `int` at an address of this process. For memory of a library that hands out no more than its place. */
+export function readInt32(address: bigint): number {
+  return Number(koffi.decode(address, 'int32_t'));
+}
+
 /**
  * dlopen(3): from now on the dynamic linker takes this library for whoever needs one of its soname.
  *

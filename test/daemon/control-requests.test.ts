@@ -9,7 +9,6 @@ const REQUESTS: readonly ControlRequest[] = [
   { command: 'reset', disk: 'disk.raw', force: false },
   { command: 'reset', disk: 'job/a b "größer"\n.raw', force: true },
   { command: 'rollback', disk: 'disk.raw', name: 'clean' },
-  { command: 'cache-dropped', disk: 'disk.raw', replacement: 7 },
   { command: 'fork', disk: 'disk.raw', to: 'job/b.raw' },
   { command: 'snapshot', disk: 'disk.raw', name: 'clean' },
   { command: 'delete-snapshot', disk: 'disk.raw', name: '' },

@@ -20,8 +20,8 @@ function newFs(options: Partial<CowFsOptions> = {}): CowFs {
 
 describe('what is found', () => {
   test.each([
-    [false, 0o040500, 0o100400],
-    [true, 0o040555, 0o100444],
+    [false, 0o040700, 0o100400],
+    [true, 0o040755, 0o100444],
   ])('by those who may look in, allowOther %s', (allowOther, directory, file) => {
     const fs = newFs({ allowOther });
     expect(fs.lookup(ROOT, '.cowfs')).toBe(0);
@@ -68,7 +68,7 @@ test('nothing in it is changed, made, moved or removed', () => {
       fs.setAttributes(node, { mode: 0o777 }),
       fs.create(node, 'a.raw', FILE, O_RDWR),
       fs.makeDirectory(node, 'd', FILE),
-      fs.remove(node, '2'),
+      fs.remove(node, 'status.json'),
       fs.removeDirectory(node, 'd'),
       fs.rename(node, '2', ROOT, 'a.raw', 0),
       fs.rename(ROOT, 'disk.raw', node, 'a.raw', 0),
@@ -76,6 +76,12 @@ test('nothing in it is changed, made, moved or removed', () => {
     expect([fs.read(node, 0, 1, Buffer.alloc(1), 0), fs.write(node, 0, 1, Buffer.alloc(1), 0)]).toEqual([EIO, EIO]);
   }
   expect((fs.list(ROOT, 0, 10) ?? []).map(({ name }) => name)).toEqual(['.', '..', 'disk.raw']);
+});
+
+test('removing a disk by number says that it is not there, so that the kernel forgets the name, and does nothing', () => {
+  const fs = newFs();
+  expect(fs.remove(CONTROL_NODE, '2')).toBe(ENOENT);
+  expect([fs.lookup(CONTROL_NODE, '2'), fs.lookup(ROOT, 'disk.raw')]).toEqual([0, 0]);
 });
 
 test('the status is opened for reading only, and its content comes from elsewhere', () => {

@@ -1,6 +1,6 @@
 /**
- * A child process that runs executor.mjs. Answers come in order, one for each batch; a child that does not answer or
- * dies (SIGBUS, say) is a finding, so it fails the batch.
+ * A child process that runs executor.mjs, or a program of the same manners. Answers come in order, one for each batch; a
+ * child that does not answer or dies (SIGBUS, say) is a finding, so it fails the batch.
  */
 import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
@@ -10,15 +10,15 @@ import type { Operation, Outcome } from './operation.ts';
 /** A batch takes milliseconds; a request that the daemon never answers blocks for ever. */
 const ANSWER_TIMEOUT_MS = 60_000;
 
-export class Executor {
+export class Executor<Op = Operation, Result = Outcome> {
   readonly #child: ChildProcess;
-  readonly #waiting: { done(results: Outcome[]): void; fail(error: Error): void }[] = [];
+  readonly #waiting: { done(results: Result[]): void; fail(error: Error): void }[] = [];
   #pending = '';
   #stderr = '';
 
   /** Ends with the test at the latest. */
-  constructor() {
-    this.#child = start(process.execPath, [join(import.meta.dirname, 'executor.mjs')], { stdio: 'pipe' });
+  constructor(program = 'executor.mjs') {
+    this.#child = start(process.execPath, [join(import.meta.dirname, program)], { stdio: 'pipe' });
     this.#child.stdout?.setEncoding('utf8').on('data', (text: string) => this.#take(text));
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr += text;
@@ -29,19 +29,19 @@ export class Executor {
   }
 
   /** Lets go of the file of before and works on another one. */
-  async use(path: string, plain = false): Promise<void> {
-    await this.#ask({ file: { path, plain } });
+  async use(path: string, plain = false, more: object = {}): Promise<void> {
+    await this.#ask({ file: { path, plain, ...more } });
   }
 
   stop(): void {
     this.#child.kill('SIGKILL');
   }
 
-  run(ops: readonly Operation[]): Promise<Outcome[]> {
+  run(ops: readonly Op[]): Promise<Result[]> {
     return this.#ask({ ops });
   }
 
-  #ask(message: object): Promise<Outcome[]> {
+  #ask(message: object): Promise<Result[]> {
     return new Promise((done, fail) => {
       const timer = setTimeout(() => {
         this.#failAll(`no answer within ${ANSWER_TIMEOUT_MS} ms`);
@@ -65,7 +65,7 @@ export class Executor {
   #take(text: string): void {
     this.#pending += text;
     for (let end = this.#pending.indexOf('\n'); end >= 0; end = this.#pending.indexOf('\n')) {
-      const results = JSON.parse(this.#pending.slice(0, end)) as Outcome[];
+      const results = JSON.parse(this.#pending.slice(0, end)) as Result[];
       this.#pending = this.#pending.slice(end + 1);
       this.#waiting.shift()?.done(results);
     }

@@ -79,8 +79,17 @@ function settled(offsets: readonly number[]): Operation[] {
   ];
 }
 
-/** A sequence of 10 to 30 operations for a disk of about so many bytes, and a look at what came out. */
-export function sequences(diskBytes: number): fc.Arbitrary<Operation[]> {
+export interface Ranges {
+  /** A bit beyond the end of the disk. */
+  readonly reach: number;
+  readonly off: fc.Arbitrary<number>;
+  readonly len: fc.Arbitrary<number>;
+  near(place: fc.Arbitrary<number>): fc.Arbitrary<number>;
+  atMost(bytes: number): fc.Arbitrary<number>;
+}
+
+/** Offsets and lengths that matter on a disk of about so many bytes. */
+export function rangesOf(diskBytes: number): Ranges {
   // Beyond the end, too; the smallest disks grow by some blocks.
   const reach = diskBytes + Math.max(3 * PAGE, Math.floor(diskBytes / 8));
   const edge = fc.integer({ min: -9, max: 9 });
@@ -101,6 +110,12 @@ export function sequences(diskBytes: number): fc.Arbitrary<Operation[]> {
     { weight: 2, arbitrary: atMost(200_000) },
     ...(diskBytes > 2 ** 20 ? [{ weight: 1, arbitrary: fc.integer({ min: 2 ** 20 - 99, max: 2 ** 20 + 5000 }) }] : []),
   );
+  return { reach, off, len, near, atMost };
+}
+
+/** A sequence of 10 to 30 operations for a disk of about so many bytes, and a look at what came out. */
+export function sequences(diskBytes: number): fc.Arbitrary<Operation[]> {
+  const { off, len, near, atMost } = rangesOf(diskBytes);
   const seed = fc.nat(1_000_000);
   const p = fc.nat(PROCESSES - 1);
   const slot = fc.nat(SLOTS - 1);

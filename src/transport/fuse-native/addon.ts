@@ -69,6 +69,7 @@ export interface Operations {
   chown(path: string, uid: number, gid: number, done: Callback): void;
   utimens(path: string, atimeMs: number, mtimeMs: number, done: Callback): void;
   mknod(path: string, mode: number, device: number, done: Callback): void;
+  create(path: string, mode: number, done: Callback<[handle: number]>): void;
   mkdir(path: string, mode: number, done: Callback): void;
   unlink(path: string, done: Callback): void;
   rmdir(path: string, done: Callback): void;

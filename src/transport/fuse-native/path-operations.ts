@@ -10,9 +10,16 @@ import type { AttributeChange, FsOps, NewFile } from '../../fs/ops.ts';
 import { EBADF, ENOTDIR, EOPNOTSUPP, EPERM, type Errno, OK } from '../../lib/errno.ts';
 import type { Operations, Stat, Statvfs } from './addon.ts';
 import type { OpenHandles } from './open-handles.ts';
+import type { RequestFlags } from './request-flags.ts';
 import type { Requests } from './requests.ts';
 import { toStat, toStatvfs, toTime } from './structures.ts';
 import type { RequestTimes } from './times.ts';
+
+/**
+ * The flags of a `create` in which libfuse turned a MKNOD (its lib/fuse.c, fuse_lib_mknod). Those of an open(2) come from
+ * the kernel, which adds O_LARGEFILE.
+ */
+const MKNOD_FLAGS = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY;
 
 /** chown(2) leaves an id as it is. */
 const SAME_ID = 0xffff_ffff;
@@ -22,9 +29,10 @@ export interface PathOperationsOptions {
   readonly requests: Requests;
   readonly handles: OpenHandles;
   readonly times: RequestTimes;
+  readonly flags: RequestFlags;
 }
 
-export function pathOperations({ ops, requests, handles, times }: PathOperationsOptions): Operations {
+export function pathOperations({ ops, requests, handles, times, flags }: PathOperationsOptions): Operations {
   /** Walks down a path; `ops.attributes` are the file's then. */
   const find = (path: string): Errno => {
     let errno = ops.getAttributes(ROOT_NODE);
@@ -103,13 +111,13 @@ export function pathOperations({ ops, requests, handles, times }: PathOperations
       if (errno === OK) done(0, statvfs);
       else done(-errno);
     },
-    open: (path, flags, done) => {
+    open: (path, openFlags, done) => {
       let handle = 0;
-      const errno = serve('OPEN', path, ` flags=0${flags.toString(8)}`, (node) => {
-        const truncated = (flags & constants.O_TRUNC) === 0 ? OK : ops.setAttributes(node, { sizeBytes: 0 });
+      const errno = serve('OPEN', path, ` flags=0${openFlags.toString(8)}`, (node) => {
+        const truncated = (openFlags & constants.O_TRUNC) === 0 ? OK : ops.setAttributes(node, { sizeBytes: 0 });
         if (truncated !== OK) return truncated;
-        const opened = ops.open(node, flags);
-        if (opened === OK) handle = handles.add({ name: ops.nameOf(node), node, flags });
+        const opened = ops.open(node, openFlags);
+        if (opened === OK) handle = handles.add({ name: ops.nameOf(node), node, flags: openFlags });
         return opened;
       });
       done(-errno, handle);
@@ -158,7 +166,22 @@ export function pathOperations({ ops, requests, handles, times }: PathOperations
       const change = { atime: toTime(atimeMs), mtime: toTime(mtimeMs) };
       return done(setAttributes(path, ` atime=${atimeMs} mtime=${mtimeMs}`, change));
     },
-    // There is no `create`, which would not pass on the flags of open(2): the kernel makes, then opens.
+    create: (path, mode, done) => {
+      let handle = 0;
+      const { current } = flags;
+      const errno = serveName('CREATE', path, ` mode=0${mode.toString(8)}`, (parent, name) => {
+        // Better no file than one with the wrong content.
+        if (current === undefined) return EOPNOTSUPP;
+        const made = ops.create(parent, name, newFile(mode), current === MKNOD_FLAGS ? 0 : current);
+        if (made !== OK) return made;
+        const { node } = ops.attributes;
+        const opened = ops.open(node, current);
+        if (opened === OK) handle = handles.add({ name: ops.nameOf(node), node, flags: current });
+        else ops.remove(parent, name);
+        return opened;
+      });
+      done(-errno, handle);
+    },
     mknod: (path, mode, _device, done) =>
       done(
         -serveName('MKNOD', path, ` mode=0${mode.toString(8)}`, (parent, name) => {

@@ -15,6 +15,7 @@ import { untilHangup } from './hangup.ts';
 import { mountFuseNative } from './mount.ts';
 import { OpenHandles } from './open-handles.ts';
 import { pathOperations } from './path-operations.ts';
+import { RequestFlags } from './request-flags.ts';
 import { Requests } from './requests.ts';
 import { RequestTimes } from './times.ts';
 
@@ -38,10 +39,12 @@ export const fuseNativeTransport: Transport = {
         error(`${message}: ${reasonOf(cause)}`, cause instanceof Error ? cause.stack : undefined),
     });
     const times = new RequestTimes();
-    const operations = pathOperations({ ops, requests, handles: new OpenHandles(), times });
+    const flags = new RequestFlags();
+    const operations = pathOperations({ ops, requests, handles: new OpenHandles(), times, flags });
     // Its timer would answer ETIMEDOUT to who waits for a slow base.
     const fuse = new FuseNative(request.mountpoint, operations, { timeout: false });
     times.attach(fuse._handlers);
+    flags.attach(fuse._handlers);
     const fuseFd = await mountFuseNative(fuse, request, cacheMode);
     const unmounted = untilHangup(fuseFd);
     return {

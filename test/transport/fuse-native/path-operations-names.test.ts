@@ -9,7 +9,7 @@ import { scratch } from '../../harness.ts';
 import { nonZeroBytes } from '../../overlay/random.ts';
 import { newOperations } from './operations-fixture.ts';
 
-const { EEXIST, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EROFS } = constants.errno;
+const { EEXIST, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, EOPNOTSUPP, EPERM, EROFS } = constants.errno;
 const { O_RDWR, O_TRUNC } = fsConstants;
 
 function mounted(options: Parameters<typeof useFs>[1] = {}) {
@@ -113,11 +113,29 @@ test.each([
 
 test('`.cowfs` is found, holds disks by number, and is listed nowhere', () => {
   const { call, names, stat } = mounted();
-  expect(stat('/.cowfs')).toMatchObject({ mode: 0o40500 });
+  expect(stat('/.cowfs')).toMatchObject({ mode: 0o40700 });
   expect(stat('/.cowfs/2')).toMatchObject({ ino: 2, size: 5000 });
   expect([stat('/.cowfs/3'), names('/')]).toEqual([-ENOENT, ['.', '..', 'disk.raw']]);
   expect([call('mkdir', '/.cowfs', 0o755), call('rmdir', '/.cowfs')]).toEqual([[-EEXIST], [-EPERM]]);
   expect(call('rename', '/disk.raw', '/.cowfs')).toEqual([-EEXIST]);
+});
+
+test.each([
+  ['touch(1)', 0o100101, 5000],
+  ['a shell', 0o101101, 0],
+  ['cp(1)', 0o100301, 0],
+  ['mkstemp(3)', 0o100302, 5000],
+  ['mknod(2), as libfuse makes it', 0o301, 5000],
+])('a file that %s makes, flags %o, starts with %i bytes and is open', (_, flags, size) => {
+  const { createFile, call, stat } = mounted();
+  const [result, handle] = createFile('/x.raw', 0o100600, flags);
+  expect([result, stat('/x.raw')]).toMatchObject([0, { size }]);
+  expect(call('release', '/x.raw', Number(handle))).toEqual([0]);
+});
+
+test('a file whose flags are not known is not made', () => {
+  const { call, stat } = mounted();
+  expect([call('create', '/x.raw', 0o100600), stat('/x.raw')]).toEqual([[-EOPNOTSUPP, 0], -ENOENT]);
 });
 
 test('on a read-only mount nothing of it works', () => {

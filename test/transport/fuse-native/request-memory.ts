@@ -5,6 +5,8 @@ import type { NativeHandler } from '../../../src/transport/fuse-native/addon.ts'
 
 /** The addon's number of utimens. */
 export const UTIMENS = 12;
+/** And of create. */
+export const CREATE = 27;
 const REQUEST_BYTES = 248;
 
 export interface Request {
@@ -22,6 +24,14 @@ export function requestMemory({ operation = UTIMENS, atimeMs, mtimeMs, bytes }: 
   memory.writeBigInt64LE(BigInt(atimeMs), 104);
   memory.writeBigInt64LE(BigInt(mtimeMs), 112);
   return memory.subarray(0, bytes);
+}
+
+/** The same with a create request: where its `struct fuse_file_info` lies. */
+export function createMemory(mode: number, info: bigint): Buffer {
+  const memory = requestMemory({ operation: CREATE, atimeMs: 0, mtimeMs: 0 });
+  memory.writeBigUInt64LE(info, 48);
+  memory.writeUInt32LE(mode, 80);
+  return memory;
 }
 
 /** A time as the addon passes it: halves of 32 bits, without a sign. */
