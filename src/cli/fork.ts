@@ -36,6 +36,7 @@ async function fork(given: string, givenNew: string): Promise<void> {
       `${givenNew} is not in ${from.entry.mountpoint}; a fork stays in its mount (cp copies)`,
     );
   }
+  if (to.path === '') throw new CowfsError('usage', `${givenNew} is the mountpoint; name a new disk in it`);
   const { socket } = from.entry;
   const disk = diskIn(await askDaemon(socket, { command: 'status' }), from.path);
   await flush(disk.openHandles > 0 ? [disk] : []);

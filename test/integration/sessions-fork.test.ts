@@ -161,6 +161,7 @@ test.for(TRANSPORT_MODES)('$name: refusals are one line, and change nothing', as
     [2, at('nothing.raw'), at('x.raw'), 'nothing.raw'],
     [2, at('job'), at('x.raw'), 'job'],
     [2, mountpoint, at('x.raw'), mountpoint],
+    [2, disk, mountpoint, 'name a new disk'],
     [2, disk, `${directory}/x.raw`, 'x.raw'],
     [2, disk, other.at('x.raw'), other.at('x.raw')],
     [2, `${directory}/base.img`, at('x.raw'), 'base.img'],
