@@ -17,14 +17,12 @@ const LIMIT_MS = 10_000;
 const CHUNK = 500;
 
 /**
- * The disks of a mount that are open (the kernel writes back at the last close), for a command that can do without: it
- * waits for so long and warns.
+ * All disks of a mount, for a command that can do without: it waits for so long and warns.
  *
  * @param ask for the status as it is now
  */
 export async function flushDisks(status: MountStatus, ask: () => Promise<MountStatus>): Promise<void> {
-  const open = status.disks.filter(({ openHandles }) => openHandles > 0);
-  const flushed = sync(open, false).catch((error: unknown) =>
+  const flushed = sync(status.disks, false).catch((error: unknown) =>
     warn(`${reasonOf(error)}; figures leave out what the kernel still caches`),
   );
   for (const deadline = performance.now() + LIMIT_MS; performance.now() < deadline; ) {
@@ -48,8 +46,10 @@ export async function flush(disks: readonly DiskStatus[]): Promise<void> {
 
 /** @param stay whether this process stays until it is done */
 async function sync(disks: readonly DiskStatus[], stay: boolean): Promise<void> {
-  for (let at = 0; at < disks.length; at += CHUNK) {
-    const chunk = disks.slice(at, at + CHUNK);
+  // Of others the kernel has written back at the last close.
+  const open = disks.filter(({ openHandles }) => openHandles > 0);
+  for (let at = 0; at < open.length; at += CHUNK) {
+    const chunk = open.slice(at, at + CHUNK);
     const paths = chunk.map(({ removed, path, pathByNumber }) => (removed ? pathByNumber : path));
     const child = spawn('sync', ['--', ...paths], { stdio: 'ignore', detached: true });
     if (!stay) child.unref();

@@ -39,6 +39,6 @@ async function fork(given: string, givenNew: string): Promise<void> {
   if (to.path === '') throw new CowfsError('usage', `${givenNew} is the mountpoint; name a new disk in it`);
   const { socket } = from.entry;
   const disk = diskIn(await askDaemon(socket, { command: 'status' }), from.path);
-  await flush(disk.openHandles > 0 ? [disk] : []);
+  await flush([disk]);
   await askDaemon(socket, { command: 'fork', disk: from.path, to: to.path });
 }

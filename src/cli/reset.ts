@@ -33,9 +33,8 @@ async function reset(given: string, force: boolean): Promise<void> {
   const status = await askDaemon(entry.socket, { command: 'status' });
   const below = status.disks.filter(({ name, removed }) => !removed && (path === '' || name.startsWith(`${path}/`)));
   const disks = path !== '' && below.length === 0 ? [diskIn(status, path)] : below;
-  const open = disks.filter(({ openHandles }) => openHandles > 0);
   // What was written before must not be written back after.
-  if (force) await flush(open);
+  if (force) await flush(disks);
   const refused: CowfsError[] = [];
   for (const { name } of disks) {
     try {

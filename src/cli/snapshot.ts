@@ -67,7 +67,7 @@ async function snapshot(given: string, name: string | undefined, options: Snapsh
     await askDaemon(entry.socket, { command: 'delete-snapshot', disk: path, name });
     return;
   }
-  await flush(disk.openHandles > 0 ? [disk] : []);
+  await flush([disk]);
   await askDaemon(entry.socket, { command: 'snapshot', disk: path, name });
 }
 

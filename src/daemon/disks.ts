@@ -134,24 +134,22 @@ export class Disks {
 
   status(): DiskStatus[] {
     const { inodes } = this.#fs;
-    inodes.lock();
-    try {
+    return inodes.locked(() => {
       return inodes.all(KIND.DISK).map((node) => this.#statusOf(node));
-    } finally {
-      inodes.unlock();
-    }
+    });
   }
 
   #statusOf(node: NodeId): DiskStatus {
     const { inodes, namespace, sessions } = this.#fs;
     const name = namespace.pathLocked(node);
-    const top = sessions.top(inodes.get(node, INODE.CONTENT));
+    const session = inodes.get(node, INODE.CONTENT);
+    const top = sessions.top(session);
     return {
       name,
       path: this.#full(name),
       pathByNumber: this.#full(pathByNumber(node)),
       removed: inodes.parent(node) === NO_NODE,
-      size: sessions.layers.extent(top).sizeBytes,
+      size: sessions.sizeBytes(session),
       writtenBytes: sessions.layers.writtenBytes(top),
       storeBytes: sessions.layers.usedBytes(top),
       openHandles: inodes.get(node, INODE.OPEN_HANDLES),
@@ -173,7 +171,7 @@ export class Disks {
     return snapshots;
   }
 
-  /** Replaces the content of a disk; from now on openers drop what the kernel caches of it, until `cacheDropped`. */
+  /** Replaces the content of a disk; from now on openers drop what the kernel caches of it, until the kernel has (`#followUp`). */
   #replace(path: string, force: boolean, what: string, change: (node: NodeId, session: number) => void): Replaced {
     this.#checkWritable(what);
     const { inodes, sessions } = this.#fs;
@@ -192,7 +190,7 @@ export class Disks {
         new SharedAttributes(inodes, node).touch();
         return {
           node,
-          sizeBytes: sessions.layers.extent(sessions.top(session)).sizeBytes,
+          sizeBytes: sessions.sizeBytes(session),
           replacement: this.#replacements,
         };
       }),
@@ -243,23 +241,13 @@ export class Disks {
   }
 
   #snapshot(path: string, node: NodeId, name: string): { snapshot: NodeId; layer: number } {
-    const { inodes } = this.#fs;
-    const snapshot = this.#childOf(node, name);
+    const { inodes, namespace } = this.#fs;
+    const snapshot = namespace.childOf(node, name);
     if (snapshot !== NO_NODE) return { snapshot, layer: inodes.get(snapshot, INODE.CONTENT) };
     throw new CowfsError(
       'usage',
       `${this.#full(path)} has no snapshot ${name}; \`cowfs snapshot ${this.#full(path)}\` lists them`,
     );
-  }
-
-  #childOf(node: NodeId, name: string): NodeId {
-    const { inodes } = this.#fs;
-    inodes.lock();
-    try {
-      return inodes.child(node, name);
-    } finally {
-      inodes.unlock();
-    }
   }
 
   #checkWritable(what: string): void {

@@ -86,8 +86,7 @@ export class Merger {
   #claim(): Pair | undefined {
     const { inodes, sessions } = this.#fs;
     const { layers } = sessions;
-    inodes.lock();
-    try {
+    return inodes.locked(() => {
       const tops = new Set(inodes.all(KIND.DISK).map((node) => sessions.top(inodes.get(node, INODE.CONTENT))));
       for (const above of layers.all()) {
         const below = layers.backing(above);
@@ -98,9 +97,7 @@ export class Merger {
         return { above, below };
       }
       return undefined;
-    } finally {
-      inodes.unlock();
-    }
+    });
   }
 
   /** @returns false when it could not be done now */
@@ -216,14 +213,11 @@ export class Merger {
   /** The same, so that they stay until they are let go. */
   #hold(layer: number): User[] {
     const { inodes } = this.#fs;
-    inodes.lock();
-    try {
+    return inodes.locked(() => {
       const users = this.#usersOf(layer);
       for (const { node } of users) inodes.add(node, INODE.LOOKUPS, 1);
       return users;
-    } finally {
-      inodes.unlock();
-    }
+    });
   }
 
   #letGo(users: readonly User[]): void {

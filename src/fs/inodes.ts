@@ -84,6 +84,16 @@ export class Inodes {
     unlock(this.#words, HEADER.MUTEX);
   }
 
+  /** Runs `action` under the lock. */
+  locked<T>(action: () => T): T {
+    this.lock();
+    try {
+      return action();
+    } finally {
+      this.unlock();
+    }
+  }
+
   /** Inodes there are, the root included. */
   get count(): number {
     return Atomics.load(this.#words, HEADER.USED_ROWS);

@@ -11,8 +11,7 @@ const PARENT_COOKIE = 2;
 
 export function listDirectory(inodes: Inodes, node: NodeId, cookie: number, most: number): DirectoryEntry[] {
   const entries = dotEntries(node, ROOT_NODE, cookie).slice(0, most);
-  inodes.lock();
-  try {
+  inodes.locked(() => {
     let child = inodes.childAfter(node, Math.max(0, cookie - PARENT_COOKIE));
     for (; child !== NO_NODE && entries.length < most; child = inodes.next(child)) {
       entries.push({
@@ -22,9 +21,7 @@ export function listDirectory(inodes: Inodes, node: NodeId, cookie: number, most
         cookie: PARENT_COOKIE + inodes.cookie(child),
       });
     }
-  } finally {
-    inodes.unlock();
-  }
+  });
   return entries;
 }
 

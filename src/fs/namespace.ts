@@ -47,13 +47,13 @@ export class Namespace {
     const kind = this.#inodes.kind(parent);
     if (kind !== KIND.DIRECTORY) return kind === KIND.FREE ? ENOENT : ENOTDIR;
     if (Buffer.byteLength(name) > NAME_MAX_BYTES) return ENAMETOOLONG;
-    this.#inodes.lock();
-    try {
-      this.found = this.#inodes.child(parent, name);
-    } finally {
-      this.#inodes.unlock();
-    }
+    this.found = this.childOf(parent, name);
     return this.found === NO_NODE ? ENOENT : OK;
+  }
+
+  /** What a directory or a disk has by that name, an entry or a snapshot; none if there is nothing. */
+  childOf(parent: NodeId, name: string): NodeId {
+    return this.#inodes.locked(() => this.#inodes.child(parent, name));
   }
 
   /** A new disk of `sizeBytes` over the base. */
@@ -74,35 +74,24 @@ export class Namespace {
   /** Names a layer as a snapshot of a disk; it goes with the disk. */
   addSnapshot(disk: NodeId, name: string, layer: () => number): Errno {
     const inodes = this.#inodes;
-    inodes.lock();
-    try {
+    return inodes.locked(() => {
       if (name === '' || name.includes(NO_UTF8)) return EINVAL;
       if (Buffer.byteLength(name) > NAME_MAX_BYTES) return ENAMETOOLONG;
       if (inodes.child(disk, name) !== NO_NODE) return EEXIST;
       const node = this.#allocate(KIND.SNAPSHOT, { mode: 0, uid: 0, gid: 0 }, layer);
       inodes.link(disk, node, name);
       return OK;
-    } finally {
-      inodes.unlock();
-    }
+    });
   }
 
   removeSnapshot(snapshot: NodeId): void {
-    this.#inodes.lock();
-    let stores: number[];
-    try {
-      stores = this.#endSnapshot(snapshot);
-    } finally {
-      this.#inodes.unlock();
-    }
-    closeStores(stores);
+    closeStores(this.#inodes.locked(() => this.#endSnapshot(snapshot)));
   }
 
   /** What a path from the root leads to, known once more until it is forgotten; none if there is nothing. */
   hold(path: string): NodeId {
     const inodes = this.#inodes;
-    inodes.lock();
-    try {
+    return inodes.locked(() => {
       let node: NodeId = ROOT_NODE;
       for (const name of path.split('/')) {
         if (inodes.kind(node) !== KIND.DIRECTORY) return NO_NODE;
@@ -111,15 +100,12 @@ export class Namespace {
       }
       inodes.add(node, INODE.LOOKUPS, 1);
       return node;
-    } finally {
-      inodes.unlock();
-    }
+    });
   }
 
   #make(parent: NodeId, name: string, file: NewFile, kind: Kind, content: () => number): Errno {
     const inodes = this.#inodes;
-    inodes.lock();
-    try {
+    return inodes.locked(() => {
       const errno = this.#checkNewName(parent, name);
       if (errno !== OK) return errno;
       if (inodes.child(parent, name) !== NO_NODE) return EEXIST;
@@ -128,9 +114,7 @@ export class Namespace {
       this.#touch(parent);
       this.found = node;
       return OK;
-    } finally {
-      inodes.unlock();
-    }
+    });
   }
 
   #allocate(kind: Kind, { mode, uid, gid }: NewFile, content: () => number): NodeId {
@@ -203,14 +187,11 @@ export class Namespace {
 
   /** Counts that the kernel knows the node, once more; false if it is gone. */
   remember(node: NodeId): boolean {
-    this.#inodes.lock();
-    try {
+    return this.#inodes.locked(() => {
       if (this.#inodes.kind(node) === KIND.FREE) return false;
       this.#inodes.add(node, INODE.LOOKUPS, 1);
       return true;
-    } finally {
-      this.#inodes.unlock();
-    }
+    });
   }
 
   /** Ends a disk or directory that has no name when nobody knows it any more. */
@@ -248,12 +229,9 @@ export class Namespace {
 
   /** From the mountpoint; without a leading slash, and empty for the root. What has lost its name has its last one. */
   path(node: NodeId): string {
-    this.#inodes.lock();
-    try {
+    return this.#inodes.locked(() => {
       return this.pathLocked(node);
-    } finally {
-      this.#inodes.unlock();
-    }
+    });
   }
 
   /** As `path`, for a caller that holds the lock of the table. */

@@ -56,6 +56,16 @@ export class Arena {
     unlock(this.words, MUTEX);
   }
 
+  /** Runs `action` under the lock. */
+  locked<T>(action: () => T): T {
+    this.lock();
+    try {
+      return action();
+    } finally {
+      this.unlock();
+    }
+  }
+
   /**
    * Hands out `count` zeroed words, an even number; the caller holds the lock.
    *

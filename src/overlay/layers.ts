@@ -42,7 +42,7 @@ export class Layers {
    */
   create(backing: number, sizeBytes: number, backingBytes: number): number {
     return this.#locked(() => {
-      const at = this.#allocate();
+      const at = this.#arena.locked(() => this.#arena.allocate(LAYER.WORDS));
       const control = this.control(at);
       new DiskExtent(this.#arena, at, control).initialise(sizeBytes, backingBytes);
       Atomics.store(control, LAYER.BACKING, backing);
@@ -143,22 +143,10 @@ export class Layers {
     const store = Atomics.load(control, LAYER.STORE) - 1;
     if (store >= 0) stores.push(store);
     Atomics.sub(this.#mount, MOUNT.OCCUPIED_BLOCKS, Atomics.load(control, LAYER.OCCUPIED_BLOCKS));
-    this.#arena.lock();
-    try {
+    this.#arena.locked(() => {
       new BlockMap(this.#arena, control).free();
       this.#arena.free(at, LAYER.WORDS);
-    } finally {
-      this.#arena.unlock();
-    }
-  }
-
-  #allocate(): number {
-    this.#arena.lock();
-    try {
-      return this.#arena.allocate(LAYER.WORDS);
-    } finally {
-      this.#arena.unlock();
-    }
+    });
   }
 
   #locked<T>(action: () => T): T {

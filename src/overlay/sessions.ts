@@ -47,9 +47,7 @@ export class Sessions {
   static create(threads: number): OverlayMemory {
     const buffer = Arena.create();
     const arena = new Arena(buffer);
-    arena.lock();
-    const mount = arena.allocate(MOUNT.WORDS);
-    arena.unlock();
+    const mount = arena.locked(() => arena.allocate(MOUNT.WORDS));
     return { arena: buffer, presence: Gate.create(threads), mount };
   }
 
@@ -121,12 +119,7 @@ export class Sessions {
    */
   discard(session: number): number[] {
     const stores = this.layers.release(this.top(session));
-    this.#arena.lock();
-    try {
-      this.#arena.free(session, RECORD_WORDS);
-    } finally {
-      this.#arena.unlock();
-    }
+    this.#arena.locked(() => this.#arena.free(session, RECORD_WORDS));
     return stores;
   }
 
@@ -206,7 +199,7 @@ export class Sessions {
   #create(top: number): number {
     let session: number;
     try {
-      session = this.#allocate();
+      session = this.#arena.locked(() => this.#arena.allocate(RECORD_WORDS));
     } catch (error) {
       closeStores(this.layers.release(top));
       throw error;
@@ -214,15 +207,6 @@ export class Sessions {
     Atomics.store(this.#record(session), SESSION.TOP, top);
     this.recount(session);
     return session;
-  }
-
-  #allocate(): number {
-    this.#arena.lock();
-    try {
-      return this.#arena.allocate(RECORD_WORDS);
-    } finally {
-      this.#arena.unlock();
-    }
   }
 
   #load(session: number, slot: number): number {
