@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { expect, test } from 'vitest';
 import {
   COWFS,
@@ -25,6 +25,16 @@ const README = readFileSync(join(PROJECT, 'README.md'), 'utf8');
 const BLOCKS = [...README.matchAll(/^```\n(.*?)^```/gms)].map(([, text]) => (text ?? '').trim());
 const COMMANDS = BLOCKS.filter((block) => /^(cowfs|npm) /.test(block)).flatMap((block) => block.split('\n'));
 
+const OVERLAY_COMMANDS = [
+  'cowfs mount base.img /mnt/vm --overlay vm.cow',
+  'cowfs unmount /mnt/vm',
+  'cowfs info vm.cow',
+  'cowfs check vm.cow',
+  'cowfs diff vm.cow',
+  'cowfs export vm.cow vm.qcow2',
+  'cowfs commit vm.cow',
+];
+
 const SESSION_COMMANDS = [
   'cowfs mount golden.img /mnt/vms --empty',
   'touch /mnt/vms/alice.raw /mnt/vms/bob.raw',
@@ -44,6 +54,7 @@ test('the commands are those that the tests below run', () => {
     'npm ci',
     'npm run demo',
     'npm run verify',
+    ...OVERLAY_COMMANDS,
     ...SESSION_COMMANDS,
   ]);
 });
@@ -112,21 +123,45 @@ test('many disks over one base, as the README makes them', async () => {
     unmount: () => expect(readdirSync(mountpoint)).toEqual([]),
   };
   for (const command of SESSION_COMMANDS) {
-    must(
-      'bash',
-      ['-c', `cowfs() { '${process.execPath}' '${COWFS}' "$@"; }\n${command.replaceAll('/mnt/vms', mountpoint)}`],
-      {
-        cwd: directory,
-      },
-    );
-    steps[/^(?:cowfs )?([a-z]+)/.exec(command)?.[1] ?? '']?.();
+    shell(command.replaceAll('/mnt/vms', mountpoint), directory);
+    steps[verbOf(command)]?.();
   }
   expect(readFileSync(base).equals(content)).toBe(true);
 });
 
-function overwrite(path: string, text: string): void {
+test('a disk kept, exported and written back, as the README does it', () => {
+  const directory = scratch();
+  const mountpoint = makeMountpoint(directory);
+  const base = join(directory, 'base.img');
+  const content = randomBytes(2 ** 20);
+  writeFileSync(base, content);
+  const written = Buffer.from(content);
+  written.write('kept', 5000);
+  const outputs: Record<string, string> = {};
+  for (const command of OVERLAY_COMMANDS) {
+    outputs[verbOf(command)] = shell(command.replaceAll('/mnt/vm', mountpoint), directory);
+    if (verbOf(command) === 'mount') overwrite(join(mountpoint, 'disk.raw'), 'kept', 5000);
+    if (verbOf(command) === 'export') expect(readFileSync(base).equals(content)).toBe(true);
+  }
+  expect(outputs['info']).toContain(base);
+  expect(outputs['check']).toContain('no damage');
+  expect(outputs['diff']).toMatch(/^ +4096 +4096 +other data$/m);
+  expect(readFileSync(base).equals(written)).toBe(true);
+  expect(readdirSync(directory).sort()).toEqual(['base.img', basename(mountpoint), 'vm.cow', 'vm.qcow2'].sort());
+});
+
+/** Runs a command of the README as a user would who has the command at hand. */
+function shell(command: string, directory: string): string {
+  return must('bash', ['-c', `cowfs() { '${process.execPath}' '${COWFS}' "$@"; }\n${command}`], { cwd: directory });
+}
+
+function verbOf(command: string): string {
+  return /^(?:cowfs )?([a-z]+)/.exec(command)?.[1] ?? '';
+}
+
+function overwrite(path: string, text: string, offset = 0): void {
   const fd = openSync(path, 'r+');
-  writeSync(fd, text, 0);
+  writeSync(fd, text, offset);
   closeSync(fd);
 }
 

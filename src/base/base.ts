@@ -3,8 +3,9 @@
  * descriptor that all threads share (positional reads only). Called by the overlay on the worker that serves a
  * request; opening and checking is `open.ts`, on the main thread.
  */
-import { fstatSync, readSync } from 'node:fs';
-import { EINTR, EIO, ENXIO, type Errno, errnoOf, OK } from '../lib/errno.ts';
+import { fstatSync } from 'node:fs';
+import { EIO, ENXIO, type Errno, OK } from '../lib/errno.ts';
+import { bytesMoved, readAll } from '../sys/file-bytes.ts';
 import { lseek, lseekResult, SEEK_DATA, SEEK_HOLE } from '../sys/libc.ts';
 import type { Backing } from './backing.ts';
 
@@ -19,33 +20,29 @@ export interface BaseDescriptor {
 }
 
 export class Base implements Backing {
-  readonly sizeBytes: number;
+  /** Bytes; only a commit changes them. */
+  sizeBytes: number;
   readonly #fd: number;
   readonly #hasHoles: boolean;
+  readonly placeFd: number;
+  placeOffset = 0;
 
   constructor(descriptor: BaseDescriptor) {
     this.sizeBytes = descriptor.sizeBytes;
     this.#fd = descriptor.fd;
+    this.placeFd = descriptor.fd;
     this.#hasHoles = descriptor.hasHoles;
   }
 
   /** @returns EIO when the base has become shorter than it was; else what the file system says */
   read(offset: number, length: number, into: Uint8Array, at: number): Errno {
-    let done = 0;
-    for (;;) {
-      try {
-        while (done < length) {
-          const bytes = readSync(this.#fd, into, at + done, length - done, offset + done);
-          if (bytes === 0) return EIO;
-          done += bytes;
-        }
-        return OK;
-      } catch (error) {
-        const errno = errnoOf(error);
-        // Node repeats interrupted writes, and no reads (libuv's uv__fs_work).
-        if (errno !== EINTR) return errno;
-      }
-    }
+    const errno = readAll(this.#fd, offset, length, into, at);
+    return errno === OK && bytesMoved() < length ? EIO : errno;
+  }
+
+  locate(offset: number, length: number): number {
+    this.placeOffset = offset;
+    return length;
   }
 
   nextData(offset: number, end: number): number {

@@ -5,7 +5,7 @@
  */
 import { type Errno, errnoName, OK } from '../lib/errno.ts';
 import { CowfsError } from '../lib/error.ts';
-import { lockHeldByOther, lockShared } from '../sys/libc.ts';
+import { lockHeldByOther, lockShared, unlockRange } from '../sys/libc.ts';
 import { usersOfFile } from '../sys/processes.ts';
 
 const PERMISSION_BASE = 100;
@@ -20,6 +20,8 @@ const RESIZE = 3;
 const CONFLICTS = [PERMISSION_BASE + WRITE, PERMISSION_BASE + RESIZE, UNSHARED_BASE + CONSISTENT_READ];
 /** Bytes that we hold: we read and need it consistent; nobody may write or resize. */
 const HOLDS = [PERMISSION_BASE + CONSISTENT_READ, UNSHARED_BASE + WRITE, UNSHARED_BASE + RESIZE];
+/** What we hold besides while we write: nobody may rely on what he reads. */
+const WRITER_HOLDS = [PERMISSION_BASE + WRITE, PERMISSION_BASE + RESIZE, UNSHARED_BASE + CONSISTENT_READ];
 
 /**
  * Takes the locks, then looks whether somebody writes: in this order two that start at once see each other.
@@ -43,6 +45,44 @@ export function lockBase(path: string, fd: number, force: boolean): string[] {
     throw new CowfsError('refused', `${found}; stop it first, or insist with --force`);
   }
   return [];
+}
+
+/**
+ * Takes the base for itself, to write to it: the locks besides, then a look whether anybody else uses it.
+ *
+ * @param fd one that `lockBase` has locked, or a fresh one
+ * @throws CowfsError of kind `refused` when somebody does, or that cannot be told
+ */
+export function useAlone(path: string, fd: number): void {
+  for (const byte of [...HOLDS, ...WRITER_HOLDS]) {
+    const errno = lockShared(fd, byte, 1);
+    if (errno !== OK) throw cannotTell(path, errno);
+  }
+  for (const byte of [...HOLDS, ...WRITER_HOLDS]) {
+    const held = lockHeldByOther(fd, byte, 1);
+    if (held === 0) continue;
+    shareAgain(fd);
+    throw held < 0
+      ? cannotTell(path, -held)
+      : new CowfsError('refused', `${path} is in use${usersText(path)}; stop that first`);
+  }
+}
+
+/** Gives up what `useAlone` took besides. */
+export function shareAgain(fd: number): void {
+  for (const byte of WRITER_HOLDS) unlockRange(fd, byte, 1);
+}
+
+function cannotTell(path: string, errno: Errno): CowfsError {
+  return new CowfsError(
+    'refused',
+    `${path}: the file system has no locks (${errnoName(errno)}), so others may be using it; commit to a new file with --to`,
+  );
+}
+
+function usersText(path: string): string {
+  const users = usersOfFile(path).map(({ pid, command }) => `${command}, pid ${pid}`);
+  return users.length === 0 ? '' : ` (${users.join('; ')})`;
 }
 
 function unlockable(path: string, errno: Errno): string {

@@ -18,6 +18,13 @@ interface Place {
 
 /** @throws CowfsError of kind `usage` for a path that is not in a live mount of this user */
 export async function placeOf(given: string): Promise<Place> {
+  const place = await findPlace(given);
+  if (place !== undefined) return place;
+  throw new CowfsError('usage', `${given} is in no live cowfs mount of yours; \`cowfs list\` shows them`);
+}
+
+/** @throws CowfsError of kind `usage` for a path that does not exist */
+export async function findPlace(given: string): Promise<Place | undefined> {
   const { findEntry, isAlive } = await import('../daemon/registry.ts');
   const names = resolve(given).split('/').slice(1);
   let outside = '/';
@@ -30,7 +37,7 @@ export async function placeOf(given: string): Promise<Place> {
     if (entry === undefined || !isAlive(entry)) break;
     return { entry, path: names.slice(index + 1).join('/') };
   }
-  throw new CowfsError('usage', `${given} is in no live cowfs mount of yours; \`cowfs list\` shows them`);
+  return undefined;
 }
 
 function resolved(place: string, given: string): string {
@@ -39,6 +46,15 @@ function resolved(place: string, given: string): string {
   } catch (error) {
     throw new CowfsError('usage', `${given}: ${reasonOf(error)}; \`cowfs list\` shows your mounts`, error);
   }
+}
+
+/** The one disk of a mount, where its mountpoint is named. */
+export function onlyDiskIn({ disks, mountpoint }: MountStatus): DiskStatus {
+  const named = disks.filter(({ removed }) => !removed);
+  const [disk] = named;
+  if (disk !== undefined && named.length === 1) return disk;
+  const names = named.length === 0 ? 'has no disk' : `has ${named.length} disks`;
+  throw new CowfsError('usage', `${mountpoint} ${names}; name one (\`cowfs status ${mountpoint}\` lists them)`);
 }
 
 /** @throws CowfsError of kind `usage` where there is no such disk */

@@ -17,6 +17,11 @@ const VERBS: Readonly<Record<string, () => Promise<(program: Command) => void>>>
   fork: async () => (await import('./fork.ts')).registerFork,
   snapshot: async () => (await import('./snapshot.ts')).registerSnapshot,
   rollback: async () => (await import('./snapshot.ts')).registerRollback,
+  commit: async () => (await import('./commit.ts')).registerCommit,
+  export: async () => (await import('./export.ts')).registerExport,
+  diff: async () => (await import('./diff.ts')).registerDiff,
+  info: async () => (await import('./info.ts')).registerInfo,
+  check: async () => (await import('./check.ts')).registerCheck,
   status: async () => (await import('./status.ts')).registerStatus,
   doctor: async () => (await import('./doctor.ts')).registerDoctor,
 };

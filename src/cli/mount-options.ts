@@ -28,6 +28,7 @@ const DEFAULT_SUFFIX = '.raw';
 /** As commander fills it in. */
 export interface RawOptions {
   readonly store?: string;
+  readonly overlay?: string;
   readonly name: string;
   readonly session?: readonly string[];
   readonly empty?: boolean;
@@ -49,6 +50,7 @@ export interface RawOptions {
 export function addMountOptions(command: Command): Command {
   return command
     .option('--store <dir>', 'where written data goes (default: $TMPDIR, else /var/tmp)')
+    .option('--overlay <file>', 'keep what is written in this file, made if need be; it is there at the next mount')
     .option('--name <file>', 'name of the disk in the mount', 'disk.raw')
     .option('--size <n[KMGT]>', 'make the disk larger than the base; the rest reads as zeros')
     .addOption(
@@ -104,6 +106,7 @@ export async function toMountOptions(base: string, mountpoint: string, raw: RawO
     trace: raw.trace === true,
     force: raw.force === true,
     privateMountpoint: false,
+    ...(raw.overlay === undefined ? {} : { overlay: parseOverlay(raw) }),
     ...(raw.size === undefined ? {} : { sizeBytes: parseSize(raw.size, '--size') }),
     ...(raw.maxStore === undefined ? {} : { maxStoreBytes: parseSize(raw.maxStore, '--max-store') }),
     ...(raw.maxSessionStore === undefined
@@ -127,6 +130,17 @@ function refuseBesideFuseNative({ cache, threads, enospcTimeout }: RawOptions): 
   if (enospcTimeout !== undefined) {
     throw new CowfsError('usage', '--enospc-timeout: --transport fuse-native keeps no writes waiting; leave it out');
   }
+}
+
+function parseOverlay({ overlay = '', empty, readOnly }: RawOptions): string {
+  if (overlay === '') throw new CowfsError('usage', '--overlay: give a file');
+  if (empty === true) {
+    throw new CowfsError('usage', '--empty makes no disk that --overlay could keep; leave one of them out');
+  }
+  if (readOnly === true) {
+    throw new CowfsError('usage', '--read-only beside --overlay: there is nothing to keep; leave one of them out');
+  }
+  return resolve(overlay);
 }
 
 function parseThreads(text = String(DEFAULT_THREADS)): number {

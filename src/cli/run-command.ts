@@ -59,7 +59,7 @@ async function runCommand(
       daemon.ended.then(() => Promise.reject(new CowfsError('failed', 'the disk was unmounted while the command ran'))),
     ]);
   } finally {
-    daemon.detach();
+    await daemon.detach();
     await daemon.ended;
   }
 }

@@ -33,7 +33,10 @@ export async function attach(
   takeDown: TakeDown,
 ): Promise<Attachment> {
   const { mountpoint, privateMountpoint } = options;
-  const entry = claimMountpoint({ mountpoint, base: base.path, privateMountpoint }, reap);
+  const entry = claimMountpoint(
+    { mountpoint, base: base.path, overlay: options.overlay ?? null, privateMountpoint },
+    reap,
+  );
   takeDown.add(() => removeEntry(entry));
   if (privateMountpoint) takeDown.add(() => removePrivate(mountpoint));
   if (options.fuseFd === undefined) prepareMountpoint(options, base);

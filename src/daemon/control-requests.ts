@@ -13,7 +13,43 @@ export type ControlRequest =
   | { readonly command: 'rollback'; readonly disk: string; readonly name: string }
   | { readonly command: 'fork'; readonly disk: string; readonly to: string }
   | { readonly command: 'snapshot'; readonly disk: string; readonly name: string }
-  | { readonly command: 'delete-snapshot'; readonly disk: string; readonly name: string };
+  | { readonly command: 'delete-snapshot'; readonly disk: string; readonly name: string }
+  /** Lends the content of a disk as it is now, until the connection ends; `commit`: to be written into the base. */
+  | { readonly command: 'hold'; readonly disk: string; readonly purpose: HoldPurpose }
+  /** Runs of equal state of a layer that is lent, from a block on. */
+  | { readonly command: 'map'; readonly layer: number; readonly from: number }
+  /** From here on the base is being written to. */
+  | { readonly command: 'commit-begins' }
+  /** The base has all that was lent: the disk goes on from there. */
+  | { readonly command: 'commit-done' };
+
+/** `look`: what a kept disk has may change meanwhile. */
+export type HoldPurpose = 'look' | 'read' | 'commit';
+
+/** A layer that is lent; descriptors are the daemon's, to be opened by /proc/PID/fd. */
+export interface LentLayer {
+  readonly id: number;
+  readonly sizeBytes: number;
+  readonly backingLimit: number;
+  readonly storeFd: number | null;
+  /** Byte of the store at which the disk begins. */
+  readonly origin: number;
+}
+
+export interface LentDisk {
+  readonly pid: number;
+  readonly path: string;
+  readonly base: { readonly path: string; readonly fd: number; readonly sizeBytes: number; readonly hasHoles: boolean };
+  /** From the base up. */
+  readonly layers: readonly LentLayer[];
+}
+
+export interface LentRuns {
+  /** Blocks and their state, by turns. */
+  readonly runs: readonly number[];
+  /** Where to go on; null at the end. */
+  readonly next: number | null;
+}
 
 export interface ControlResults {
   readonly status: MountStatus;
@@ -23,6 +59,10 @@ export interface ControlResults {
   readonly fork: null;
   readonly snapshot: null;
   readonly 'delete-snapshot': null;
+  readonly hold: LentDisk;
+  readonly map: LentRuns;
+  readonly 'commit-begins': null;
+  readonly 'commit-done': null;
 }
 
 type FieldType = 'string' | 'number' | 'boolean';
@@ -36,6 +76,10 @@ const FIELDS: Readonly<Record<ControlRequest['command'], Readonly<Record<string,
   fork: { disk: 'string', to: 'string' },
   snapshot: { disk: 'string', name: 'string' },
   'delete-snapshot': { disk: 'string', name: 'string' },
+  hold: { disk: 'string', purpose: 'string' },
+  map: { layer: 'number', from: 'number' },
+  'commit-begins': {},
+  'commit-done': {},
 };
 
 /** @throws CowfsError of kind `usage`, or what JSON.parse says */

@@ -14,12 +14,19 @@ type Answer =
 /** Requests are short; whoever sends more without a newline is no cowfs. */
 const MAX_REQUEST_BYTES = 16_384;
 
-export type ControlHandler = (request: ControlRequest) => Promise<unknown>;
+/** Whoever asks; `ended` is called once when he has gone. */
+export interface Client {
+  ended: () => void;
+}
+
+export type ControlHandler = (request: ControlRequest, client: Client) => Promise<unknown>;
 
 export async function serveControl(path: string, handler: ControlHandler): Promise<Server> {
   const server = createServer((socket) => {
     let pending = '';
+    const client: Client = { ended: () => {} };
     socket.setEncoding('utf8');
+    socket.on('close', () => client.ended());
     // A client that goes away in the middle is its own affair.
     socket.on('error', () => socket.destroy());
     socket.on('data', (text: string) => {
@@ -27,7 +34,9 @@ export async function serveControl(path: string, handler: ControlHandler): Promi
       if (pending.length > MAX_REQUEST_BYTES) socket.destroy();
       const lines = pending.split('\n');
       pending = lines.pop() ?? '';
-      for (const line of lines) void answer(line, handler).then((reply) => socket.write(`${JSON.stringify(reply)}\n`));
+      for (const line of lines) {
+        void answer(line, handler, client).then((reply) => socket.write(`${JSON.stringify(reply)}\n`));
+      }
     });
   });
   // The mountpoint is ours by the registry: a socket that is still here belongs to nobody.
@@ -41,45 +50,80 @@ export async function serveControl(path: string, handler: ControlHandler): Promi
   return server;
 }
 
-async function answer(line: string, handler: ControlHandler): Promise<Answer> {
+async function answer(line: string, handler: ControlHandler, client: Client): Promise<Answer> {
   try {
-    return { ok: true, result: await handler(parseControlRequest(line)) };
+    return { ok: true, result: await handler(parseControlRequest(line), client) };
   } catch (error) {
     return { ok: false, kind: error instanceof CowfsError ? error.kind : 'failed', message: reasonOf(error) };
   }
 }
 
-/**
- * Asks a daemon.
- *
- * @throws CowfsError of kind `failed` when it does not answer in time, of its own kind when it refuses
- */
-export function askDaemon<R extends ControlRequest>(
+/** A conversation with a daemon; what it lends (`holds.ts`) it lends until this ends. */
+export class DaemonConnection {
+  readonly #socket: Socket;
+  readonly #path: string;
+  #text = '';
+  #heard: ((line: string) => void) | undefined;
+  #failed: ((reason: string) => void) | undefined;
+
+  constructor(socketPath: string) {
+    this.#path = socketPath;
+    this.#socket = connect(socketPath);
+    this.#socket.setEncoding('utf8');
+    this.#socket.on('error', (error) => this.#failed?.(reasonOf(error)));
+    this.#socket.on('close', () => this.#failed?.('it closed the connection'));
+    this.#socket.on('data', (chunk: string) => {
+      this.#text += chunk;
+      const end = this.#text.indexOf('\n');
+      if (end < 0) return;
+      const line = this.#text.slice(0, end);
+      this.#text = this.#text.slice(end + 1);
+      this.#heard?.(line);
+    });
+  }
+
+  /**
+   * Asks, one question at a time.
+   *
+   * @throws CowfsError of kind `failed` when it does not answer in time, of its own kind when it refuses
+   */
+  async ask<R extends ControlRequest>(request: R, timeoutMs = 5000): Promise<ControlResults[R['command']]> {
+    let timer: NodeJS.Timeout | undefined;
+    try {
+      const line = await new Promise<string>((resolve, reject) => {
+        this.#failed = (reason) =>
+          reject(new CowfsError('failed', `the daemon at ${this.#path} did not answer: ${reason}`));
+        this.#heard = resolve;
+        timer = setTimeout(() => this.#failed?.(`nothing in ${timeoutMs} ms`), timeoutMs);
+        if (this.#socket.destroyed) this.#failed('it closed the connection');
+        this.#socket.write(`${JSON.stringify(request)}\n`);
+      });
+      // The daemon is this program, of this user; its answer is what `control-requests.ts` says.
+      const parsed = JSON.parse(line) as Answer;
+      if (parsed.ok) return parsed.result as ControlResults[R['command']];
+      throw new CowfsError(isErrorKind(parsed.kind) ? parsed.kind : 'failed', parsed.message);
+    } finally {
+      clearTimeout(timer);
+      this.#failed = undefined;
+      this.#heard = undefined;
+    }
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+}
+
+/** Asks a daemon one thing; errors as `DaemonConnection.ask`. */
+export async function askDaemon<R extends ControlRequest>(
   socketPath: string,
   request: R,
-  timeoutMs = 5000,
+  timeoutMs?: number,
 ): Promise<ControlResults[R['command']]> {
-  return new Promise((resolve, reject) => {
-    const socket: Socket = connect(socketPath);
-    const fail = (reason: string): void => {
-      socket.destroy();
-      reject(new CowfsError('failed', `the daemon at ${socketPath} did not answer: ${reason}`));
-    };
-    let text = '';
-    socket.setEncoding('utf8');
-    socket.setTimeout(timeoutMs, () => fail(`nothing in ${timeoutMs} ms`));
-    socket.on('error', (error) => fail(reasonOf(error)));
-    socket.on('close', () => fail('it closed the connection'));
-    socket.on('connect', () => socket.write(`${JSON.stringify(request)}\n`));
-    socket.on('data', (chunk: string) => {
-      text += chunk;
-      const end = text.indexOf('\n');
-      if (end < 0) return;
-      socket.destroy();
-      // The daemon is this program, of this user; its answer is what `control-requests.ts` says.
-      const parsed = JSON.parse(text.slice(0, end)) as Answer;
-      if (parsed.ok) resolve(parsed.result as ControlResults[R['command']]);
-      else reject(new CowfsError(isErrorKind(parsed.kind) ? parsed.kind : 'failed', parsed.message));
-    });
-  });
+  const connection = new DaemonConnection(socketPath);
+  try {
+    return await connection.ask(request, timeoutMs);
+  } finally {
+    connection.close();
+  }
 }

@@ -8,13 +8,11 @@ import { SharedAttributes } from '../fs/attributes.ts';
 import { pathByNumber } from '../fs/control-directory.ts';
 import type { CowFs } from '../fs/cow-fs.ts';
 import { INODE, KIND } from '../fs/inodes.ts';
-import { NO_NODE, type NodeId, ROOT_NODE } from '../fs/node.ts';
+import { NO_NODE, type NodeId } from '../fs/node.ts';
 import { errnoName, OK } from '../lib/errno.ts';
 import { CowfsError } from '../lib/error.ts';
+import type { DiskAccess } from './disk-access.ts';
 import type { DiskStatus, SnapshotStatus } from './status.ts';
-
-/** How long a request that is under way may take before a command gives up. */
-const QUIET_MS = 3000;
 
 /** A disk whose content was replaced. */
 interface Replaced {
@@ -25,21 +23,24 @@ interface Replaced {
 
 export interface DisksOptions {
   readonly fs: CowFs;
-  readonly mountpoint: string;
+  readonly access: DiskAccess;
   /** Bytes of a fresh disk. */
   readonly diskBytes: number;
-  readonly readOnly: boolean;
+  /** File that keeps one of them. */
+  readonly overlay: string | undefined;
   /** Has the kernel take note of a disk whose content was replaced; why it does not, or undefined. */
   readonly refresh: (node: NodeId, path: string, sizeBytes: number) => Promise<string | undefined>;
 }
 
 export class Disks {
   readonly #fs: CowFs;
+  readonly #access: DiskAccess;
   readonly #options: DisksOptions;
   #replacements = 0;
 
   constructor(options: DisksOptions) {
     this.#fs = options.fs;
+    this.#access = options.access;
     this.#options = options;
   }
 
@@ -55,6 +56,12 @@ export class Disks {
     return inodes.all(KIND.DISK).filter((node) => inodes.get(node, INODE.WRITABLE_HANDLES) > 0);
   }
 
+  /** The disk that is kept. */
+  get kept(): NodeId | undefined {
+    const { inodes, sessions } = this.#fs;
+    return inodes.all(KIND.DISK).find((node) => inodes.get(node, INODE.CONTENT) === sessions.kept);
+  }
+
   /** Disks that nobody uses, without a name, that the kernel still knows: by a name in `.cowfs` that somebody left. */
   get left(): NodeId[] {
     const { inodes } = this.#fs;
@@ -65,15 +72,17 @@ export class Disks {
 
   /** @throws CowfsError: there is no such disk, it is open, or its requests take too long */
   async reset(path: string, force: boolean): Promise<void> {
-    const replaced = this.#replace(path, force, 'start again', (_node, session) =>
-      this.#fs.sessions.reset(session, this.#options.diskBytes),
-    );
+    const replaced = this.#replace(path, force, 'start again', (_node, session) => {
+      const errno = this.#fs.sessions.reset(session, this.#fs.sessions.freshBytes(this.#options.diskBytes));
+      if (errno === OK) return;
+      throw new CowfsError('failed', `overlay ${this.#options.overlay} cannot be emptied (${errnoName(errno)})`);
+    });
     await this.#followUp(path, replaced);
   }
 
   async rollback(path: string, name: string): Promise<void> {
     const replaced = this.#replace(path, false, 'go back', (node, session) =>
-      this.#fs.sessions.rollback(session, this.#snapshot(path, node, name).layer),
+      this.#fs.sessions.rollback(session, this.#access.snapshotOf(path, node, name).layer),
     );
     await this.#followUp(path, replaced);
   }
@@ -88,7 +97,7 @@ export class Disks {
     if (reason !== undefined) {
       throw new CowfsError(
         'failed',
-        `${this.#full(path)} has its new content, but the kernel may show its old size (${reason}); do it again, or unmount`,
+        `${this.#access.full(path)} has its new content, but the kernel may show its old size (${reason}); do it again, or unmount`,
       );
     }
     // Another replacement may have come meanwhile, or another disk in its place.
@@ -98,27 +107,30 @@ export class Disks {
   }
 
   fork(path: string, to: string): void {
-    this.#checkWritable('fork');
-    this.#withDisk(path, (node, session) => {
-      const { parent, name } = this.#parentOf(to);
+    this.#access.checkWritable('fork');
+    this.#access.withDisk(path, (node, session) => {
+      this.#access.checkNotKept(path, session, 'be forked');
+      const { parent, name } = this.#access.parentOf(to);
       const { mode, uid, gid } = new SharedAttributes(this.#fs.inodes, node);
-      this.#alone(path, session, () => {
+      this.#access.alone(path, session, () => {
         const errno = this.#fs.namespace.fork(parent, name, { mode, uid, gid }, session);
-        if (errno !== OK) throw new CowfsError('refused', `${this.#full(to)}: ${errnoName(errno)}; give a new name`);
+        if (errno !== OK)
+          throw new CowfsError('refused', `${this.#access.full(to)}: ${errnoName(errno)}; give a new name`);
       });
     });
   }
 
   snapshot(path: string, name: string): void {
-    this.#checkWritable('snapshot');
+    this.#access.checkWritable('snapshot');
     const { sessions, namespace } = this.#fs;
-    this.#withDisk(path, (node, session) => {
-      this.#alone(path, session, () => {
+    this.#access.withDisk(path, (node, session) => {
+      this.#access.checkNotKept(path, session, 'have snapshots');
+      this.#access.alone(path, session, () => {
         const errno = namespace.addSnapshot(node, name, () => sessions.snapshot(session));
         if (errno !== OK) {
           throw new CowfsError(
             'refused',
-            `snapshot ${name} of ${this.#full(path)}: ${errnoName(errno)}; give another name`,
+            `snapshot ${name} of ${this.#access.full(path)}: ${errnoName(errno)}; give another name`,
           );
         }
       });
@@ -126,8 +138,8 @@ export class Disks {
   }
 
   deleteSnapshot(path: string, name: string): void {
-    this.#withDisk(path, (node) => {
-      const { snapshot } = this.#snapshot(path, node, name);
+    this.#access.withDisk(path, (node) => {
+      const { snapshot } = this.#access.snapshotOf(path, node, name);
       this.#fs.namespace.removeSnapshot(snapshot);
     });
   }
@@ -146,8 +158,8 @@ export class Disks {
     const top = sessions.top(session);
     return {
       name,
-      path: this.#full(name),
-      pathByNumber: this.#full(pathByNumber(node)),
+      path: this.#access.full(name),
+      pathByNumber: this.#access.full(pathByNumber(node)),
       removed: inodes.parent(node) === NO_NODE,
       size: sessions.sizeBytes(session),
       writtenBytes: sessions.layers.writtenBytes(top),
@@ -155,6 +167,7 @@ export class Disks {
       openHandles: inodes.get(node, INODE.OPEN_HANDLES),
       layers: sessions.layers.depth(top),
       snapshots: this.#snapshotsOf(node),
+      overlay: session === sessions.kept ? (this.#options.overlay ?? null) : null,
     };
   }
 
@@ -173,15 +186,15 @@ export class Disks {
 
   /** Replaces the content of a disk; from now on openers drop what the kernel caches of it, until the kernel has (`#followUp`). */
   #replace(path: string, force: boolean, what: string, change: (node: NodeId, session: number) => void): Replaced {
-    this.#checkWritable(what);
+    this.#access.checkWritable(what);
     const { inodes, sessions } = this.#fs;
-    return this.#withDisk(path, (node, session) =>
-      this.#alone(path, session, () => {
+    return this.#access.withDisk(path, (node, session) =>
+      this.#access.alone(path, session, () => {
         const handles = inodes.get(node, INODE.OPEN_HANDLES);
         if (handles > 0 && !force) {
           throw new CowfsError(
             'refused',
-            `${this.#full(path)} cannot ${what} while it is open (${handles} times); close it first`,
+            `${this.#access.full(path)} cannot ${what} while it is open (${handles} times); close it first`,
           );
         }
         this.#replacements = (this.#replacements % (2 ** 31 - 1)) + 1;
@@ -195,68 +208,5 @@ export class Disks {
         };
       }),
     );
-  }
-
-  /** Runs `action` while no thread is inside the session. */
-  #alone<T>(path: string, session: number, action: () => T): T {
-    const { gate } = this.#fs.sessions;
-    if (!gate.close(session, QUIET_MS)) {
-      throw new CowfsError(
-        'refused',
-        `${this.#full(path)}: a request has been under way for ${QUIET_MS / 1000} s (is the base or the store slow?); try again`,
-      );
-    }
-    try {
-      return action();
-    } finally {
-      gate.open(session);
-    }
-  }
-
-  /** Runs `action` on the disk of that path, which does not go meanwhile. */
-  #withDisk<T>(path: string, action: (node: NodeId, session: number) => T): T {
-    const { inodes, namespace } = this.#fs;
-    const node = namespace.hold(path);
-    if (node === NO_NODE || inodes.kind(node) !== KIND.DISK) {
-      if (node !== NO_NODE) this.#fs.forget(node, 1);
-      throw new CowfsError(
-        'usage',
-        `${this.#full(path)} is no disk; \`cowfs status ${this.#options.mountpoint}\` lists them`,
-      );
-    }
-    try {
-      return action(node, inodes.get(node, INODE.CONTENT));
-    } finally {
-      this.#fs.forget(node, 1);
-    }
-  }
-
-  #parentOf(path: string): { parent: NodeId; name: string } {
-    const slash = path.lastIndexOf('/');
-    const name = path.slice(slash + 1);
-    if (slash < 0) return { parent: ROOT_NODE, name };
-    const { namespace } = this.#fs;
-    if (namespace.find(ROOT_NODE, path.slice(0, slash)) === OK) return { parent: namespace.found, name };
-    throw new CowfsError('usage', `${this.#full(path.slice(0, slash))} does not exist; make it first`);
-  }
-
-  #snapshot(path: string, node: NodeId, name: string): { snapshot: NodeId; layer: number } {
-    const { inodes, namespace } = this.#fs;
-    const snapshot = namespace.childOf(node, name);
-    if (snapshot !== NO_NODE) return { snapshot, layer: inodes.get(snapshot, INODE.CONTENT) };
-    throw new CowfsError(
-      'usage',
-      `${this.#full(path)} has no snapshot ${name}; \`cowfs snapshot ${this.#full(path)}\` lists them`,
-    );
-  }
-
-  #checkWritable(what: string): void {
-    if (this.#options.readOnly) {
-      throw new CowfsError('refused', `${this.#options.mountpoint} is read-only: no disk there can ${what}`);
-    }
-  }
-
-  #full(path: string): string {
-    return `${this.#options.mountpoint}/${path}`;
   }
 }

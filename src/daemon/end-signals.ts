@@ -14,13 +14,13 @@ export class EndSignals {
     for (const signal of SIGNALS) {
       process.on(signal, () => {
         this.#wanted = true;
-        this.#daemon?.detach();
+        void this.#daemon?.detach();
       });
     }
   }
 
   end(daemon: MountDaemon): void {
     this.#daemon = daemon;
-    if (this.#wanted) daemon.detach();
+    if (this.#wanted) void daemon.detach();
   }
 }

@@ -44,7 +44,11 @@ export class Merger {
   #isBusy = false;
   #isClosed = false;
 
-  constructor(fs: CowFs, journal: Journal) {
+  readonly #isHeld: () => boolean;
+
+  /** @param isHeld whether layers are lent: those stay as they are */
+  constructor(fs: CowFs, journal: Journal, isHeld: () => boolean) {
+    this.#isHeld = isHeld;
     this.#fs = fs;
     this.#journal = journal;
     this.#timer = setInterval(() => this.look(), INTERVAL_MS);
@@ -59,8 +63,8 @@ export class Merger {
   /** Looks for something to merge, where anything has gone since the last look. */
   look(): void {
     const { releases } = this.#fs.sessions.layers;
-    if (this.#isBusy || this.#isClosed || releases === this.#seenReleases || performance.now() < this.#notBefore)
-      return;
+    if (this.#isBusy || this.#isClosed || this.#isHeld()) return;
+    if (releases === this.#seenReleases || performance.now() < this.#notBefore) return;
     const pair = this.#claim();
     if (pair === undefined) {
       this.#seenReleases = releases;
@@ -119,6 +123,7 @@ export class Merger {
       if (errno !== OK) return this.#giveUp(merge, pair, errno);
       // Nothing stands on it any more but ourselves, or the mount ends.
       if (layers.references(pair.above) === 1 || !merge.isDone) return true;
+      if (this.#isHeld()) return false;
       const outcome = this.#alone(this.#hold(pair.above), () => this.#relink(merge, pair));
       if (outcome === 'replaced') held = pair.below;
       return outcome !== undefined;

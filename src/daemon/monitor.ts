@@ -30,17 +30,24 @@ export class Monitor {
 
   readonly #monitored: Monitored;
   readonly #timer: NodeJS.Timeout;
+  #base: OpenedBase;
   #saidLow = false;
   #saidErrors = false;
 
   constructor(monitored: Monitored) {
     this.#monitored = monitored;
+    this.#base = monitored.base;
     this.#timer = setInterval(() => this.look(), INTERVAL_MS);
     this.#timer.unref();
   }
 
   close(): void {
     clearInterval(this.#timer);
+  }
+
+  /** The base changed, and we know why. */
+  setBase(base: OpenedBase): void {
+    this.#base = base;
   }
 
   /** Looks now; `status` does, so that it is never behind. */
@@ -55,7 +62,8 @@ export class Monitor {
 
   #lookAtBase(): void {
     if (this.baseChanged !== undefined) return;
-    const { base, journal } = this.#monitored;
+    const { journal } = this.#monitored;
+    const base = this.#base;
     const change = baseChange(base);
     if (change === undefined) return;
     this.baseChanged = change;

@@ -3,20 +3,27 @@
  * the command itself with `--foreground` and `run`. What was set up is taken down in reverse, whether a later step
  * failed or the mount ended. It never touches its own mountpoint once mounted: that would wait for itself.
  */
+import { fstatSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { OpenedBase } from '../base/open.ts';
 import { pathByNumber } from '../fs/control-directory.ts';
 import { Counters, totals } from '../fs/counters.ts';
 import type { CowFs } from '../fs/cow-fs.ts';
 import { MAIN_THREAD, openFs } from '../fs/spec.ts';
+import { errnoName, OK } from '../lib/errno.ts';
+import { CowfsError } from '../lib/error.ts';
 import { version } from '../lib/version.ts';
 import { abortConnection } from '../transport/abort.ts';
 import { loadTransport } from '../transport/load.ts';
 import type { Connection, Serving } from '../transport/transport.ts';
 import { type Attachment, attach } from './attach.ts';
-import { serveControl } from './control.ts';
+import { type Client, serveControl } from './control.ts';
 import type { ControlRequest } from './control-requests.ts';
+import { DiskAccess } from './disk-access.ts';
 import { Disks } from './disks.ts';
+import { Holds } from './holds.ts';
 import type { Journal } from './journal.ts';
+import { Keeper } from './keeper.ts';
 import { Merger } from './merger.ts';
 import { Monitor } from './monitor.ts';
 import { mountedDevice } from './mountpoint.ts';
@@ -24,13 +31,17 @@ import type { MountOptions } from './options.ts';
 import { prepare } from './prepare.ts';
 import { type MountStatus, withHandlesOf } from './status.ts';
 import { TakeDown } from './take-down.ts';
+import type { Watcher } from './watcher.ts';
 
 /** How often disks are looked for that the kernel keeps by nothing but a name in `.cowfs`. */
 const SWEEP_MS = 500;
+/** How long workers may be at their last requests when the mount is gone. */
+const STRAGGLERS_MS = 3000;
 
 interface Mounted extends Attachment {
   readonly base: OpenedBase;
   readonly counters: SharedArrayBuffer;
+  readonly warnings: readonly string[];
 }
 
 export class MountDaemon {
@@ -40,10 +51,11 @@ export class MountDaemon {
   readonly ended: Promise<void>;
 
   readonly #options: MountOptions;
-  readonly #base: OpenedBase;
+  #base: OpenedBase;
   readonly #connection: Connection;
   readonly #fs: CowFs;
   readonly #disks: Disks;
+  readonly #holds: Holds;
   readonly #counters: SharedArrayBuffer;
   readonly #journal: Journal;
   readonly #monitor: Monitor;
@@ -51,6 +63,7 @@ export class MountDaemon {
   readonly #serving: Serving;
   readonly #startedAt = new Date();
   readonly #device: string | undefined;
+  readonly #watcher: Watcher | undefined;
   #endNow: () => void = () => {};
 
   /**
@@ -73,7 +86,10 @@ export class MountDaemon {
   }
 
   static async #mount(options: MountOptions, journal: Journal, takeDown: TakeDown): Promise<MountDaemon> {
-    const { base, describe } = prepare(options);
+    const { base, describe, kept, warnings } = prepare(options);
+    let daemon: MountDaemon | undefined;
+    // Last of all, when nobody can write any more.
+    if (kept !== undefined) takeDown.add(() => (daemon === undefined ? undefined : daemon.#finishKept()));
     const { mountpoint, fuseFd, cacheMode, threads, readOnly, allowOther, enospcTimeoutMs, trace, logFile } = options;
     const transport = await loadTransport(options.transport);
     const counters = Counters.create(threads);
@@ -91,34 +107,49 @@ export class MountDaemon {
         error: (message, detail) => journal.error(message, detail),
       });
     const attachment = await attach(options, base, mount, journal, takeDown);
-    const daemon = new MountDaemon(options, journal, takeDown, { ...attachment, base, counters });
-    const server = await serveControl(attachment.entry.socket, (request) => daemon.#answer(request));
+    kept?.publish();
+    const started = new MountDaemon(options, journal, takeDown, { ...attachment, base, counters, warnings });
+    daemon = started;
+    const server = await serveControl(attachment.entry.socket, (request, client) => started.#answer(request, client));
     takeDown.add(() => server.close());
-    return daemon;
+    return started;
   }
 
   private constructor(options: MountOptions, journal: Journal, takeDown: TakeDown, mounted: Mounted) {
-    const { connection, device, watcher, base, counters } = mounted;
+    const { connection, device, watcher, base, counters, warnings } = mounted;
     const { mountpoint, storeDirectory, maxStoreBytes, readOnly, transport } = options;
     this.#options = options;
     this.#journal = journal;
     this.#base = base;
     this.#connection = connection;
     this.#device = device;
-    this.warnings = base.warnings;
+    this.warnings = warnings;
+    this.#watcher = watcher;
     this.#counters = counters;
     this.#fs = openFs(connection.fs, MAIN_THREAD);
     const { diskBytes, sizeMayLag } = connection.fs.options;
+    const access = new DiskAccess({ fs: this.#fs, mountpoint, readOnly, overlay: options.overlay });
     this.#disks = new Disks({
       fs: this.#fs,
-      mountpoint,
+      access,
       diskBytes,
-      readOnly,
+      overlay: options.overlay,
       // libfuse 2 has an inode for each name.
       refresh: async (node, path, sizeBytes) =>
         watcher === undefined
           ? 'the mountpoint is not known'
           : watcher.refresh(transport === 'kernel' ? pathByNumber(node) : path, sizeBytes),
+    });
+    this.#holds = new Holds({
+      fs: this.#fs,
+      access,
+      readOnly,
+      overlay: options.overlay,
+      base: () => this.#base,
+      committed: () => {
+        this.#base = { ...base, stats: fstatSync(base.descriptor.fd) };
+        this.#monitor.setBase(this.#base);
+      },
     });
     const sweep = setInterval(() => void watcher?.forget(this.#disks.left.map(pathByNumber)), SWEEP_MS);
     sweep.unref();
@@ -126,7 +157,11 @@ export class MountDaemon {
     const { sessions } = this.#fs;
     this.#monitor = new Monitor({ base, sessions, counters, storeDirectory, maxStoreBytes, journal });
     takeDown.add(() => this.#monitor.close());
-    const merger = new Merger(this.#fs, journal);
+    if (this.#fs.sessions.kept !== 0) {
+      const keeper = new Keeper(connection.fs, MAIN_THREAD + 1 + options.threads, journal);
+      takeDown.add(() => keeper.close());
+    }
+    const merger = new Merger(this.#fs, journal, () => this.#holds.any);
     this.#merger = merger;
     takeDown.add(() => merger.close());
     this.#serving = connection.serve({
@@ -153,21 +188,37 @@ export class MountDaemon {
   }
 
   /** Ends the mount although files are open: their users get errors from now on. */
-  detach(): void {
+  async detach(): Promise<void> {
     this.#journal.info('detaching');
+    // What is kept is to have what programs have written, as far as it goes.
+    const kept = this.#disks.kept;
+    if (kept !== undefined && (await this.#watcher?.sync([pathByNumber(kept)])) !== true) {
+      this.#journal.warn('the kept disk could not be synced in time: what the kernel still caches of it is lost');
+    }
     // Spares the kernel writing back what is about to be thrown away, where it lets us say so.
     if (this.#device !== undefined) abortConnection(this.#device);
     this.#endNow();
   }
 
-  async #answer(request: ControlRequest): Promise<unknown> {
+  /** Brings the overlay file to its end once the workers have ended; one that waits for its store is not waited for. */
+  async #finishKept(): Promise<void> {
+    await Promise.race([this.#serving.unmounted.catch(() => {}), delay(STRAGGLERS_MS, undefined, { ref: false })]);
+    const errno = this.#fs.sessions.finishKept();
+    if (errno === OK) return;
+    throw new CowfsError(
+      'failed',
+      `overlay ${this.#options.overlay}: what was written last could not be made durable (${errnoName(errno)})`,
+    );
+  }
+
+  async #answer(request: ControlRequest, client: Client): Promise<unknown> {
     // Layers may become superfluous.
     setImmediate(() => this.#merger.look());
     switch (request.command) {
       case 'status':
         return this.status();
       case 'detach':
-        setImmediate(() => this.detach());
+        setImmediate(() => void this.detach());
         return this.status();
       case 'reset':
         await this.#disks.reset(request.disk, request.force);
@@ -184,6 +235,19 @@ export class MountDaemon {
       case 'delete-snapshot':
         this.#disks.deleteSnapshot(request.disk, request.name);
         return null;
+      case 'hold':
+        client.ended = () => {
+          if (this.#holds.release(client)) this.#merger.look();
+        };
+        return this.#holds.hold(client, request.disk, request.purpose);
+      case 'map':
+        return this.#holds.map(client, request.layer, request.from);
+      case 'commit-begins':
+        this.#holds.commitBegins(client);
+        return null;
+      case 'commit-done':
+        this.#holds.commitDone(client);
+        return null;
     }
   }
 
@@ -197,7 +261,7 @@ export class MountDaemon {
       pid: process.pid,
       version: version(),
       base: this.#base.path,
-      baseSize: this.#base.descriptor.sizeBytes,
+      baseSize: this.#fs.sessions.baseBytes,
       baseChanged: this.#monitor.baseChanged ?? null,
       transport,
       protocol: this.#connection.protocol,

@@ -18,6 +18,8 @@ export interface MountOptions {
   /** How the names end of files that may be made in the mount, and become disks. */
   readonly suffixes: readonly string[];
   readonly storeDirectory: string;
+  /** File that keeps the first disk. */
+  readonly overlay?: string;
   /** Size of the disk in bytes, when larger than the base. */
   readonly sizeBytes?: number;
   readonly transport: TransportName;
@@ -48,6 +50,7 @@ const FIELDS: Record<keyof MountOptions, 'string' | 'number' | 'boolean' | 'stri
   names: 'string[]',
   suffixes: 'string[]',
   storeDirectory: 'string',
+  overlay: 'string?',
   sizeBytes: 'number?',
   transport: 'string',
   cacheMode: 'string',

@@ -14,26 +14,37 @@ import { errnoName, OK } from '../lib/errno.ts';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes } from '../lib/units.ts';
 import { MAX_DISK_BYTES } from '../overlay/block.ts';
+import { rollForward } from '../overlay/commit/roll-forward.ts';
+import { type KeptDisk, keepIn } from '../overlay/file/keep.ts';
 import { Sessions } from '../overlay/sessions.ts';
 import { StoreDirectory } from '../overlay/store-directory.ts';
 import { openTempStore } from '../overlay/temp-store.ts';
 import type { MountOptions } from './options.ts';
+import { checkNotMounted } from './registry.ts';
 
 export interface Prepared {
   readonly base: OpenedBase;
   /** Everything but what only the kernel decides. */
   readonly describe: (caching: KernelCaching) => FsSpec;
+  /** Behind the first disk, where that is kept. */
+  readonly kept: KeptDisk | undefined;
+  /** What the user should know. */
+  readonly warnings: readonly string[];
 }
 
 /** @throws CowfsError that names what is wrong with the base, the store or the size */
 export function prepare(options: MountOptions): Prepared {
+  if (options.overlay !== undefined) checkNotMounted(options.overlay);
+  const finished = rollForward(options.base);
   const base = openBase(options.base, options.force);
   try {
     const diskBytes = diskSize(options, base);
+    const kept = options.overlay === undefined ? undefined : keepIn(options.overlay, base, diskBytes, options.force);
     // Whether it can be written to is found out now, not at the guest's first write.
     closeSync(openTempStore(options.storeDirectory));
     const storeDirectoryFd = StoreDirectory.open(options.storeDirectory);
-    const overlay = Sessions.create(1 + options.threads);
+    // The main thread, workers, the keeper.
+    const overlay = Sessions.create(2 + options.threads);
     const inodes = Inodes.create();
     const { cacheMode, readOnly, allowOther, maxStoreBytes, maxSessionStoreBytes } = options;
     const describe = (caching: KernelCaching): FsSpec => ({
@@ -41,6 +52,7 @@ export function prepare(options: MountOptions): Prepared {
       storeDirectoryFd,
       overlay,
       inodes,
+      overlayFile: kept?.spec,
       options: {
         ...caching,
         cacheMode,
@@ -52,8 +64,9 @@ export function prepare(options: MountOptions): Prepared {
       },
     });
     const fs = openFs(describe({ coherentDirect: false, sizeMayLag: false, sizelessFiles: false }), MAIN_THREAD);
-    makeDisks(fs, options, diskBytes, base.stats.mtimeMs);
-    return { base, describe };
+    makeDisks(fs, options, diskBytes, base.stats.mtimeMs, kept);
+    const warnings = [...(finished === undefined ? [] : [finished]), ...base.warnings, ...(kept?.warnings ?? [])];
+    return { base, describe, kept, warnings };
   } catch (error) {
     closeSync(base.descriptor.fd);
     throw error;
@@ -69,19 +82,30 @@ function makeDisks(
   options: MountOptions,
   diskBytes: number,
   mtimeMs: number,
+  kept: KeptDisk | undefined,
 ): void {
   const uid = process.geteuid?.() ?? 0;
   const gid = process.getegid?.() ?? 0;
   const file = { mode: modeOf(options), uid, gid };
-  for (const name of options.names) {
+  for (const [index, name] of options.names.entries()) {
     const errno = namespace.create(ROOT_NODE, name, file, diskBytes);
     if (errno !== OK) throw new CowfsError('usage', `session ${name}: ${errnoName(errno)}; give another name`);
     const node = namespace.found;
     new SharedAttributes(inodes, node).initialise(file.mode, uid, gid, mtimeMs);
-    sessions.giveStore(inodes.get(node, INODE.CONTENT), openTempStore(options.storeDirectory));
+    const session = inodes.get(node, INODE.CONTENT);
+    if (index > 0 || kept === undefined) sessions.giveStore(session, openTempStore(options.storeDirectory));
+    else keepFirst(sessions, session, kept, options.sizeBytes);
   }
   // Last, as making names has changed its times.
   new SharedAttributes(inodes, ROOT_NODE).initialise(options.allowOther ? 0o755 : 0o700, uid, gid, Date.now());
+}
+
+/** Only the first disk is kept: its size is what it was, or larger. */
+function keepFirst(sessions: Sessions, session: number, kept: KeptDisk, sizeBytes: number | undefined): void {
+  sessions.keep(session, kept.spec.fd, kept.header, (layer) => {
+    kept.load(layer.map);
+    if (sizeBytes !== undefined) layer.extent.growTo(sizeBytes);
+  });
 }
 
 function diskSize({ sizeBytes }: MountOptions, base: OpenedBase): number {

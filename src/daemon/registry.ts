@@ -19,12 +19,16 @@ export interface RegistryEntry {
   readonly startTime: number;
   /** Path of the control socket. */
   readonly socket: string;
+  /** File that keeps the first disk; null for a mount that keeps nothing. */
+  readonly overlay: string | null;
   /** The mountpoint was made for this mount alone and goes with it. */
   readonly privateMountpoint: boolean;
   /** The process that cleans up after the daemon; 0 until it runs. */
   readonly watcherPid: number;
   readonly watcherStartTime: number;
 }
+
+export type Claim = Pick<RegistryEntry, 'mountpoint' | 'base' | 'overlay' | 'privateMountpoint'>;
 
 /** Longest path of a Unix socket (unix(7), sun_path with its NUL). */
 const SOCKET_PATH_MAX = 107;
@@ -40,7 +44,7 @@ export function isAlive(entry: RegistryEntry): boolean {
  * @throws CowfsError of kind `refused` when another live daemon has it
  */
 export function claimMountpoint(
-  { mountpoint, base, privateMountpoint }: Pick<RegistryEntry, 'mountpoint' | 'base' | 'privateMountpoint'>,
+  { mountpoint, base, overlay, privateMountpoint }: Claim,
   reap: (dead: RegistryEntry) => void,
 ): RegistryEntry {
   const file = fileOf(mountpoint);
@@ -56,6 +60,7 @@ export function claimMountpoint(
     pid,
     startTime,
     socket,
+    overlay,
     privateMountpoint,
     watcherPid: 0,
     watcherStartTime: 0,
@@ -135,6 +140,17 @@ export function allEntries(): RegistryEntry[] {
     .sort((a, b) => a.mountpoint.localeCompare(b.mountpoint));
 }
 
+/** @throws CowfsError of kind `refused` where a live mount of this user keeps a disk in that file */
+export function checkNotMounted(overlay: string): void {
+  const entry = allEntries().find((each) => each.overlay === overlay && isAlive(each));
+  if (entry === undefined) return;
+  const { mountpoint } = entry;
+  throw new CowfsError(
+    'refused',
+    `overlay ${overlay} is mounted at ${mountpoint}, by cowfs with pid ${entry.pid}; unmount it first: cowfs unmount ${mountpoint}`,
+  );
+}
+
 function readEntry(file: string): RegistryEntry | undefined {
   let text: string;
   try {
@@ -161,6 +177,7 @@ function isEntry(value: unknown): value is RegistryEntry {
     [entry.pid, entry.startTime, entry.watcherPid, entry.watcherStartTime].every(
       (field) => typeof field === 'number',
     ) &&
+    (entry.overlay === null || typeof entry.overlay === 'string') &&
     typeof entry.privateMountpoint === 'boolean'
   );
 }

@@ -29,6 +29,8 @@ export interface DiskStatus {
   /** Layers between the base and what is written now. */
   readonly layers: number;
   readonly snapshots: readonly SnapshotStatus[];
+  /** File that keeps it; null for one that is discarded. */
+  readonly overlay: string | null;
 }
 
 export interface MountStatus {

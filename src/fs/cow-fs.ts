@@ -115,7 +115,7 @@ export class CowFs implements FsOps {
   create(parent: NodeId, name: string, file: NewFile, flags: number): Errno {
     if (this.#options.readOnly) return EROFS;
     if (this.#control.owns(parent) || !this.#options.suffixes.some((suffix) => name.endsWith(suffix))) return EPERM;
-    const sizeBytes = startsEmpty(flags) ? 0 : this.#options.diskBytes;
+    const sizeBytes = startsEmpty(flags) ? 0 : this.sessions.freshBytes(this.#options.diskBytes);
     const errno = this.namespace.create(parent, name, file, sizeBytes);
     return errno === OK ? this.getAttributes(this.namespace.found) : errno;
   }
@@ -259,9 +259,16 @@ export class CowFs implements FsOps {
     }
   }
 
-  /** A temporary store is gone with the process, so there is nothing to make durable. */
-  sync(_node: NodeId): Errno {
-    return ENOSYS;
+  /** A temporary store is gone with the process, so there is nothing to make durable; where no disk is kept, never. */
+  sync(node: NodeId): Errno {
+    if (this.sessions.kept === 0) return ENOSYS;
+    const file = this.#files.enter(node);
+    if (file === undefined) return OK;
+    try {
+      return file.disk.layer.sync();
+    } finally {
+      this.#files.leave();
+    }
   }
 
   list(node: NodeId, cookie: number, most: number): readonly DirectoryEntry[] | undefined {

@@ -30,6 +30,11 @@ export class HandleKinds {
   }
 }
 
+/** Whether each write is to be durable when it returns (O_DSYNC, O_SYNC). */
+export function isSynchronous(flags: number): boolean {
+  return (flags & constants.O_DSYNC) !== 0;
+}
+
 export function isWritable(flags: number): boolean {
   return (flags & O_ACCMODE) !== constants.O_RDONLY;
 }

@@ -4,6 +4,7 @@
  * everything about names happens under the lock of the table of inodes.
  */
 import {
+  EBUSY,
   EEXIST,
   EILSEQ,
   EINVAL,
@@ -109,6 +110,8 @@ export class Namespace {
       const errno = this.#checkNewName(parent, name);
       if (errno !== OK) return errno;
       if (inodes.child(parent, name) !== NO_NODE) return EEXIST;
+      // It would show the base while that is being written to.
+      if (kind === KIND.DISK && this.#sessions.isCommitting) return EBUSY;
       const node = this.#allocate(kind, inherit(file, kind, new SharedAttributes(inodes, parent)), content);
       inodes.link(parent, node, name);
       this.#touch(parent);
@@ -276,6 +279,8 @@ export class Namespace {
   #checkRemoval(node: NodeId, kind: Kind): Errno {
     const isDirectory = this.#inodes.kind(node) === KIND.DIRECTORY;
     if (isDirectory !== (kind === KIND.DIRECTORY)) return isDirectory ? EISDIR : ENOTDIR;
+    // It would be there again at the next mount: whoever wants it gone removes the overlay file.
+    if (!isDirectory && this.#inodes.get(node, INODE.CONTENT) === this.#sessions.kept) return EPERM;
     return isDirectory && this.#inodes.get(node, INODE.FIRST_CHILD) !== NO_NODE ? ENOTEMPTY : OK;
   }
 

@@ -3,6 +3,7 @@
  * over the same descriptors and shared memory.
  */
 import { Base, type BaseDescriptor } from '../base/base.ts';
+import { OverlayFile, type OverlayFileSpec } from '../overlay/file/overlay-file.ts';
 import { type OverlayMemory, Sessions } from '../overlay/sessions.ts';
 import { StoreDirectory } from '../overlay/store-directory.ts';
 import { CowFs } from './cow-fs.ts';
@@ -15,6 +16,8 @@ export interface FsSpec {
   readonly storeDirectoryFd: number;
   readonly overlay: OverlayMemory;
   readonly inodes: SharedArrayBuffer;
+  /** The file behind the kept disk, if there is one. */
+  readonly overlayFile: OverlayFileSpec | undefined;
   readonly options: CowFsOptions;
 }
 
@@ -29,6 +32,7 @@ export function openFs(spec: FsSpec, thread: number): CowFs {
     base: new Base(spec.base),
     directory: new StoreDirectory(spec.storeDirectoryFd),
     quotas: spec.options.quotas,
+    file: spec.overlayFile === undefined ? undefined : new OverlayFile(spec.overlayFile),
   });
   return new CowFs(new Inodes(spec.inodes), sessions, spec.options);
 }

@@ -170,6 +170,7 @@ export const FUSE_WRITE_IN = {
   offset: 8,
   size: 16,
   write_flags: 20,
+  flags: 32,
   BYTES: 40,
 } as const;
 export const FUSE_WRITE_OUT = { size: 0, BYTES: 8 } as const;

@@ -2,9 +2,10 @@
  * Handlers of requests on open files: from structures to `FsOps` and back. READ and WRITE are the hot path: they
  * allocate nothing.
  */
+import { isSynchronous } from '../fs/handle-kinds.ts';
 import type { NodeId } from '../fs/node.ts';
 import type { FsOps } from '../fs/ops.ts';
-import { EINVAL, EIO, ENXIO, type Errno, isNoSpace, OK } from '../lib/errno.ts';
+import { EINVAL, EIO, ENOSYS, ENXIO, type Errno, isNoSpace, OK } from '../lib/errno.ts';
 import {
   FOPEN,
   FUSE_FALLOCATE_IN,
@@ -111,6 +112,11 @@ export function write(call: Call, node: NodeId): Errno | typeof NO_REPLY {
     return NO_REPLY;
   }
   if (errno !== OK && done === 0) return errno;
+  // Writes past the page cache are not followed by an FSYNC (fs/fuse/file.c, fuse_direct_write_iter).
+  if (isSynchronous(request.u32(FUSE_WRITE_IN.flags))) {
+    const synced = ops.sync(node);
+    if (synced !== OK && synced !== ENOSYS) return synced;
+  }
   reply.u64(FUSE_WRITE_OUT.size, done);
   call.payloadBytes = FUSE_WRITE_OUT.BYTES;
   return OK;

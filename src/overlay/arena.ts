@@ -127,8 +127,8 @@ export class Arena {
   }
 }
 
-/** Sizes in words of what is handed out: records of mounts and layers, leaves, sessions with their locks, nodes. */
-const SIZES = [16, 64, 272, 1024];
+/** Sizes in words of what is handed out: records of mounts and of layers, leaves, sessions with their locks, nodes. */
+const SIZES = [16, 32, 64, 272, 1024];
 
 function listOf(count: number): number {
   const size = SIZES.indexOf(count);

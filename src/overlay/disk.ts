@@ -143,17 +143,31 @@ export class Disk {
     const last = MAX_DISK_BYTES / BLOCK_BYTES - 1;
     this.#locks.lock(0, last);
     try {
+      if (this.layer.isKept) return this.#truncateKept(size, firstGone, last);
       // First, as it may fail: then nothing has changed.
       const errno = this.#store.cut(size);
-      if (errno !== OK) return errno;
-      this.layer.extent.shrinkTo(size);
-      const gone = this.layer.map.occupied(firstGone, last + 1 - firstGone);
-      this.layer.map.clearFrom(firstGone);
-      this.account.refund(gone);
-      return OK;
+      if (errno === OK) this.#forgetFrom(size, firstGone, last);
+      return errno;
     } finally {
       this.#locks.unlock(0, last);
     }
+  }
+
+  /**
+   * What is kept must be there after a crash as it was, or as it is to be: so the data goes last, once the file has
+   * forgotten it.
+   */
+  #truncateKept(size: number, firstGone: BlockIndex, last: BlockIndex): Errno {
+    this.#forgetFrom(size, firstGone, last);
+    const errno = this.layer.sync();
+    return errno === OK ? this.#store.cut(size) : errno;
+  }
+
+  #forgetFrom(size: number, firstGone: BlockIndex, last: BlockIndex): void {
+    this.layer.extent.shrinkTo(size);
+    const gone = this.layer.map.occupied(firstGone, last + 1 - firstGone);
+    this.layer.map.clearFrom(firstGone);
+    this.account.refund(gone);
   }
 
   /** First data at or after `offset` into `found` (lseek(2), SEEK_DATA); ENXIO if only holes follow. */

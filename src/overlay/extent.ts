@@ -31,6 +31,14 @@ export class DiskExtent {
     return this.#extent[EXTENT.BACKING_LIMIT] as number;
   }
 
+  /** Both, as they were at one moment. */
+  both(): { readonly sizeBytes: number; readonly backingLimit: number } {
+    lock(this.#control, LAYER.SIZE_MUTEX);
+    const { sizeBytes, backingLimit } = this;
+    unlock(this.#control, LAYER.SIZE_MUTEX);
+    return { sizeBytes, backingLimit };
+  }
+
   growTo(size: number): void {
     if (size <= this.sizeBytes) return;
     lock(this.#control, LAYER.SIZE_MUTEX);

@@ -6,14 +6,23 @@
 import type { Backing } from '../base/backing.ts';
 import { type Errno, OK } from '../lib/errno.ts';
 import type { Arena } from './arena.ts';
-import { BLOCK_BYTES, STORE, ZERO } from './block.ts';
+import { BASE, BLOCK_BYTES, type BlockIndex, type BlockState, RESERVED, STORE, ZERO } from './block.ts';
+import type { ExportSource } from './export/source.ts';
 import { DiskExtent } from './extent.ts';
+import type { OverlayFile } from './file/overlay-file.ts';
 import { BlockMap } from './map.ts';
-import { LAYER } from './shared.ts';
+import { EXTENT, LAYER } from './shared.ts';
 import { Store } from './store.ts';
 import type { StoreDirectory } from './store-directory.ts';
 
-export class Layer implements Backing {
+/** In place of a descriptor: zeros. */
+const NOWHERE = -1;
+
+export class Layer implements ExportSource {
+  difference: BlockState = BASE;
+  placeFd = NOWHERE;
+  placeOffset = 0;
+
   /** Its record. */
   readonly control: Int32Array;
   readonly map: BlockMap;
@@ -22,19 +31,38 @@ export class Layer implements Backing {
   /** Where its store is, or will be. */
   readonly directory: StoreDirectory;
 
-  readonly #backing: Backing;
+  readonly #backing: Backing | Layer;
+  readonly #file: OverlayFile | undefined;
   /** End of the current run, and of the part of it that may hold data. */
   #runEnd = 0;
   #dataEnd = 0;
 
-  /** @param at index of its record */
-  constructor(arena: Arena, at: number, backing: Backing, directory: StoreDirectory) {
+  /**
+   * @param at index of its record
+   * @param file that it is kept in; undefined for one that is discarded
+   */
+  constructor(arena: Arena, at: number, backing: Backing | Layer, directory: StoreDirectory, file?: OverlayFile) {
     this.control = arena.record(at, LAYER.WORDS);
-    this.map = new BlockMap(arena, this.control);
-    this.store = new Store(this.control, directory);
+    this.map = new BlockMap(arena, this.control, file?.memory);
+    this.store = new Store(this.control, directory, arena.double(at + EXTENT.AT + EXTENT.ORIGIN * 2), file?.memory);
     this.extent = new DiskExtent(arena, at, this.control);
+    this.#file = file;
     this.directory = directory;
     this.#backing = backing;
+  }
+
+  get sizeBytes(): number {
+    return this.extent.sizeBytes;
+  }
+
+  /** Whether it is kept in a file. */
+  get isKept(): boolean {
+    return this.#file !== undefined;
+  }
+
+  /** Makes durable what was written to it, where it is kept (fsync(2)). */
+  sync(): Errno {
+    return this.#file?.sync(this) ?? OK;
   }
 
   /**
@@ -88,6 +116,45 @@ export class Layer implements Backing {
       if (found < this.#runEnd) return found;
     }
     return end;
+  }
+
+  locate(offset: number, length: number): number {
+    this.#enterRun(offset, offset + length);
+    const state = this.map.runState;
+    if (state === STORE) {
+      this.placeFd = this.store.fd;
+      this.placeOffset = this.store.origin + offset;
+      return this.#runEnd - offset;
+    }
+    if (offset >= this.#dataEnd) {
+      this.placeFd = NOWHERE;
+      return this.#runEnd - offset;
+    }
+    const found = this.#backing.locate(offset, this.#dataEnd - offset);
+    this.placeFd = this.#backing.placeFd;
+    this.placeOffset = this.#backing.placeOffset;
+    return found;
+  }
+
+  /** Also looks through to what the layers below have. */
+  differenceAt(block: BlockIndex, limit: number): number {
+    const run = this.map.runAt(block, limit);
+    const state = this.map.runState;
+    this.difference = state === RESERVED ? BASE : state;
+    if (this.difference !== BASE) return run;
+    const { backingLimit } = this.extent;
+    const wholeBlocks = Math.floor(backingLimit / BLOCK_BYTES);
+    if (block >= wholeBlocks && backingLimit < this.#backing.sizeBytes) {
+      // What was cut off of the backing; of a block in the middle of which that begins, the rest still shows.
+      const isPartial = block === wholeBlocks && backingLimit % BLOCK_BYTES > 0;
+      this.difference = isPartial ? STORE : ZERO;
+      return isPartial ? 1 : run;
+    }
+    const shown = block < wholeBlocks ? Math.min(run, wholeBlocks - block) : run;
+    if (!(this.#backing instanceof Layer)) return shown;
+    const below = this.#backing.differenceAt(block, shown);
+    this.difference = this.#backing.difference;
+    return below;
   }
 
   #enterRun(position: number, end: number): void {

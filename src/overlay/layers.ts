@@ -9,9 +9,10 @@ import { blocksAt } from './account.ts';
 import type { Arena } from './arena.ts';
 import { BLOCK_BYTES, RESERVED, BASE as SHOWS_BACKING } from './block.ts';
 import { DiskExtent } from './extent.ts';
+import type { OverlayFile } from './file/overlay-file.ts';
 import { Layer } from './layer.ts';
 import { BlockMap } from './map.ts';
-import { LAYER, MOUNT } from './shared.ts';
+import { EXTENT, LAYER, MOUNT } from './shared.ts';
 import type { StoreDirectory } from './store-directory.ts';
 
 /** In place of a layer: the base. */
@@ -27,12 +28,15 @@ export class Layers {
   readonly #mount: Int32Array;
   readonly #base: Base;
   readonly #directory: StoreDirectory;
+  readonly #file: OverlayFile | undefined;
 
-  constructor(arena: Arena, mount: Int32Array, base: Base, directory: StoreDirectory) {
+  /** @param file behind the one layer that is kept, if there is one */
+  constructor(arena: Arena, mount: Int32Array, base: Base, directory: StoreDirectory, file?: OverlayFile) {
     this.#arena = arena;
     this.#mount = mount;
     this.#base = base;
     this.#directory = directory;
+    this.#file = file;
   }
 
   /**
@@ -55,6 +59,21 @@ export class Layers {
     });
   }
 
+  /** Gives a layer that nobody has opened yet a store, in which the disk begins at byte `origin`. */
+  giveStore(at: number, fd: number, origin: number): void {
+    this.#arena.doubles(at + EXTENT.AT, EXTENT.COUNT)[EXTENT.ORIGIN] = origin;
+    Atomics.store(this.control(at), LAYER.STORE, fd + 1);
+  }
+
+  /** Makes it one that the overlay file keeps. */
+  keep(at: number): void {
+    Atomics.store(this.control(at), LAYER.KEPT, 1);
+  }
+
+  isKept(at: number): boolean {
+    return Atomics.load(this.control(at), LAYER.KEPT) !== 0;
+  }
+
   control(at: number): Int32Array {
     return this.#arena.record(at, LAYER.WORDS);
   }
@@ -70,7 +89,8 @@ export class Layers {
   /** A view of the layer and all below it, for this thread. */
   open(at: number): Layer {
     const below = this.backing(at);
-    return new Layer(this.#arena, at, below === BASE_LAYER ? this.#base : this.open(below), this.#directory);
+    const backing = below === BASE_LAYER ? this.#base : this.open(below);
+    return new Layer(this.#arena, at, backing, this.#directory, this.isKept(at) ? this.#file : undefined);
   }
 
   references(at: number): number {
@@ -141,7 +161,8 @@ export class Layers {
     if (newer === BASE_LAYER) Atomics.store(this.#mount, MOUNT.NEWEST_LAYER, older);
     else Atomics.store(this.control(newer), LAYER.OLDER, older);
     const store = Atomics.load(control, LAYER.STORE) - 1;
-    if (store >= 0) stores.push(store);
+    // That of a kept one is closed when it is clean.
+    if (store >= 0 && !this.isKept(at)) stores.push(store);
     Atomics.sub(this.#mount, MOUNT.OCCUPIED_BLOCKS, Atomics.load(control, LAYER.OCCUPIED_BLOCKS));
     this.#arena.locked(() => {
       new BlockMap(this.#arena, control).free();
@@ -196,6 +217,29 @@ export class Layers {
       blocks += this.ownBlocks(layer);
     }
     return blocks;
+  }
+
+  /**
+   * Takes the layers from `below` down from under the one that stands on it, at or below `top`: the base has what they had.
+   * Nobody is in a session that stands on them.
+   *
+   * @returns as `release`
+   */
+  standOnBase(top: number, below: number): number[] {
+    let above = top;
+    while (this.backing(above) !== below && this.backing(above) !== BASE_LAYER) above = this.backing(above);
+    if (this.backing(above) !== below) return [];
+    Atomics.store(this.control(above), LAYER.BACKING, BASE_LAYER);
+    return this.release(below);
+  }
+
+  /** Makes a layer that nobody looks at one to which nothing was written, over all of its backing. */
+  clear(at: number, sizeBytes: number, backingBytes: number): void {
+    const control = this.control(at);
+    Atomics.sub(this.#mount, MOUNT.OCCUPIED_BLOCKS, Atomics.exchange(control, LAYER.OCCUPIED_BLOCKS, 0));
+    Atomics.store(control, LAYER.WRITTEN_BLOCKS, 0);
+    this.extent(at).initialise(sizeBytes, backingBytes);
+    this.#arena.locked(() => new BlockMap(this.#arena, control).free());
   }
 
   /** Corrects the account of a layer whose map was changed past it; its stores took no more than they gave. */

@@ -9,6 +9,7 @@
  */
 import type { Arena } from './arena.ts';
 import { BASE, type BlockIndex, type BlockState, ZERO } from './block.ts';
+import type { KeptMemory } from './file/kept-memory.ts';
 import { LAYER } from './shared.ts';
 
 const LEAF_BLOCKS = 1024;
@@ -34,12 +35,15 @@ export class BlockMap {
 
   readonly #arena: Arena;
   readonly #control: Int32Array;
+  /** Told of changes, where the map is kept in a file. */
+  readonly #kept: KeptMemory | undefined;
   /** Where the last `#find` stopped: levels of pointers left below the slot (0: at a leaf), and the slot itself. */
   #levelsBelow: 0 | 1 | 2 | 3 = 0;
   #slotWords: Int32Array;
   #slotIndex = 0;
 
-  constructor(arena: Arena, control: Int32Array) {
+  constructor(arena: Arena, control: Int32Array, kept?: KeptMemory) {
+    this.#kept = kept;
     this.#arena = arena;
     this.#control = control;
     this.#slotWords = control;
@@ -129,6 +133,34 @@ export class BlockMap {
       at += taken;
     }
     if (writtenDelta !== 0) Atomics.add(this.#control, LAYER.WRITTEN_BLOCKS, writtenDelta);
+    this.#kept?.mark(first, count);
+  }
+
+  /** The states of a leaf's 1024 blocks, 16 to a word, as they are now. */
+  copyLeaf(leaf: number, into: Int32Array, at: number): void {
+    const pointer = this.#find(leaf);
+    if (pointer < FIRST_NODE) {
+      into.fill(leaflessState(pointer) * LOW_BITS, at, at + LEAF_WORDS);
+      return;
+    }
+    const { words } = this.#arena;
+    for (let word = 0; word < LEAF_WORDS; word++) into[at + word] = Atomics.load(words, pointer + word);
+  }
+
+  /**
+   * Gives a leaf the states that `copyLeaf` took; nobody else uses the map yet.
+   *
+   * @throws RangeError when no memory is left for a node
+   */
+  loadLeaf(leaf: number, from: Int32Array, at: number): void {
+    const pointer = this.#grow(leaf);
+    let writtenBlocks = 0;
+    for (let word = 0; word < LEAF_WORDS; word++) {
+      const states = from[at + word] as number;
+      writtenBlocks += popcount(written(states)) - popcount(written(this.#arena.words[pointer + word] as number));
+      this.#arena.words[pointer + word] = states;
+    }
+    Atomics.add(this.#control, LAYER.WRITTEN_BLOCKS, writtenBlocks);
   }
 
   /**

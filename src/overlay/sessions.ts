@@ -5,14 +5,18 @@
  * What changes the layers under a session wants its gate closed (`gate.ts`): freezing, going back, starting again.
  */
 import type { Base } from '../base/base.ts';
+import { type Errno, OK } from '../lib/errno.ts';
 import { blocksAt, type Quotas, StoreAccount } from './account.ts';
 import { Arena } from './arena.ts';
 import { BLOCK_BYTES } from './block.ts';
 import { Disk } from './disk.ts';
+import type { Header } from './file/layout.ts';
+import type { OverlayFile } from './file/overlay-file.ts';
 import { Gate } from './gate.ts';
+import type { Layer } from './layer.ts';
 import { BASE_LAYER, closeStores, Layers } from './layers.ts';
 import { RangeLock, STRIPES } from './range-lock.ts';
-import { EXTENT, LAYER, MOUNT, SESSION } from './shared.ts';
+import { EXTENT, MOUNT, SESSION } from './shared.ts';
 import type { StoreDirectory } from './store-directory.ts';
 
 /** Plain data, posted to every thread. */
@@ -30,6 +34,8 @@ export interface SessionsOptions {
   readonly base: Base;
   readonly directory: StoreDirectory;
   readonly quotas: Quotas;
+  /** Behind the kept disk, if there is one. */
+  readonly file?: OverlayFile | undefined;
 }
 
 const RECORD_WORDS = SESSION.WORDS + STRIPES;
@@ -41,7 +47,11 @@ export class Sessions {
   readonly #arena: Arena;
   readonly #mount: Int32Array;
   readonly #base: Base;
+  readonly #baseBytes: Float64Array;
+  /** Bytes of the base as it was opened. */
+  readonly #openedBytes: number;
   readonly #quotas: Quotas;
+  readonly #file: OverlayFile | undefined;
 
   /** @param threads how many will use it */
   static create(threads: number): OverlayMemory {
@@ -51,19 +61,46 @@ export class Sessions {
     return { arena: buffer, presence: Gate.create(threads), mount };
   }
 
-  constructor({ memory, thread, base, directory, quotas }: SessionsOptions) {
+  constructor({ memory, thread, base, directory, quotas, file }: SessionsOptions) {
     this.#arena = new Arena(memory.arena);
     this.#mount = this.#arena.record(memory.mount, MOUNT.WORDS);
     this.#base = base;
+    this.#openedBytes = base.sizeBytes;
+    this.#baseBytes = this.#arena.doubles(memory.mount + MOUNT.BASE_BYTES, 1);
+    if (this.baseBytes === 0) this.#baseBytes[0] = base.sizeBytes;
     this.#quotas = quotas;
+    this.#file = file;
     this.directory = directory;
     this.gate = new Gate(this.#arena, memory.presence, thread);
-    this.layers = new Layers(this.#arena, this.#mount, base, directory);
+    this.layers = new Layers(this.#arena, this.#mount, base, directory, file);
   }
 
   /** Changes whenever a `Disk` that was opened before has to be opened again. */
   get topology(): number {
     return Atomics.load(this.#mount, MOUNT.TOPOLOGY);
+  }
+
+  /** Bytes of the base as it is now. */
+  get baseBytes(): number {
+    return this.#baseBytes[0] as number;
+  }
+
+  /**
+   * Bytes of a fresh disk.
+   *
+   * @param asked as they were when the mount was made: the base's, or more
+   */
+  freshBytes(asked: number): number {
+    return asked > this.#openedBytes ? Math.max(asked, this.baseBytes) : this.baseBytes;
+  }
+
+  /** Whether a disk is being committed: then no other may be made. */
+  get isCommitting(): boolean {
+    return Atomics.load(this.#mount, MOUNT.COMMITTING) !== 0;
+  }
+
+  set isCommitting(value: boolean) {
+    Atomics.store(this.#mount, MOUNT.COMMITTING, value ? 1 : 0);
   }
 
   /** Bytes that all sessions take or are promised in the store. */
@@ -78,17 +115,72 @@ export class Sessions {
 
   /** A session that shows the base and, past its end, zeros. */
   create(sizeBytes: number): number {
-    return this.#create(this.layers.create(BASE_LAYER, sizeBytes, this.#base.sizeBytes));
+    return this.#create(this.layers.create(BASE_LAYER, sizeBytes, this.baseBytes));
+  }
+
+  /**
+   * Makes a fresh session keep its writes in the overlay file, and gives it what that has already.
+   *
+   * @param load fills the map
+   */
+  keep(
+    session: number,
+    fd: number,
+    { dataOffset, diskBytes, backingLimit }: Header,
+    load: (layer: Layer) => void,
+  ): void {
+    const top = this.top(session);
+    this.layers.giveStore(top, fd, dataOffset);
+    this.layers.keep(top);
+    this.layers.extent(top).initialise(diskBytes, backingLimit);
+    load(this.layers.open(top));
+    this.layers.recount(top);
+    this.recount(session);
+    Atomics.store(this.#mount, MOUNT.KEPT_SESSION, session);
+  }
+
+  /** The session whose writes are kept; 0 if there is none. */
+  get kept(): number {
+    return Atomics.load(this.#mount, MOUNT.KEPT_SESSION);
+  }
+
+  /**
+   * What the kept session has now as a layer that stays, referenced once for the caller. The gate is closed.
+   *
+   * @param fd of a copy of its store
+   */
+  copyKept(fd: number): number {
+    const top = this.layers.open(this.top(this.kept));
+    const copy = this.layers.create(BASE_LAYER, top.sizeBytes, top.extent.backingLimit);
+    this.layers.giveStore(copy, fd, top.store.origin);
+    const { map } = this.layers.open(copy);
+    for (let block = 0; block < map.blocks; ) {
+      const run = top.map.runAt(block, map.blocks - block);
+      map.set(block, run, top.map.runState);
+      block += run;
+    }
+    return copy;
+  }
+
+  /** Makes durable what is kept. */
+  syncKept(): Errno {
+    return this.kept === 0 ? OK : this.layers.open(this.top(this.kept)).sync();
+  }
+
+  /** The same at the end, when nobody writes any more. */
+  finishKept(): Errno {
+    return this.kept === 0 ? OK : (this.#file?.finish(this.layers.open(this.top(this.kept))) ?? OK);
   }
 
   /** Gives a session that nobody has written to the file that its writes will go to, as `openTempStore` made it. */
   giveStore(session: number, fd: number): void {
-    Atomics.store(this.layers.control(this.top(session)), LAYER.STORE, fd + 1);
+    this.layers.giveStore(this.top(session), fd, 0);
   }
 
   /** A view of the session's disk as it is composed now. */
   open(session: number): Disk {
     const record = this.#record(session);
+    this.#base.sizeBytes = this.baseBytes;
     const layer = this.layers.open(this.top(session));
     return new Disk(
       layer,
@@ -150,9 +242,35 @@ export class Sessions {
     this.#replaceTop(session, this.layers.create(layer, sizeBytes, sizeBytes));
   }
 
-  /** Back to the base. The gate is closed. */
-  reset(session: number, sizeBytes: number): void {
-    this.#replaceTop(session, this.layers.create(BASE_LAYER, sizeBytes, this.#base.sizeBytes));
+  /**
+   * Back to the base. The gate is closed.
+   *
+   * @returns an error of the overlay file, of a session that is kept
+   */
+  reset(session: number, sizeBytes: number): Errno {
+    if (session === this.kept) return this.#emptyKept(session, sizeBytes);
+    this.#replaceTop(session, this.layers.create(BASE_LAYER, sizeBytes, this.baseBytes));
+    return OK;
+  }
+
+  /**
+   * The base has all that a layer shows: what stands on the layer stands on the base from now on. The gate is closed, and
+   * nothing else stands on the base.
+   */
+  rebase(session: number, layer: number, baseBytes: number): void {
+    this.#baseBytes[0] = baseBytes;
+    closeStores(this.layers.standOnBase(this.top(session), layer));
+    this.recount(session);
+    Atomics.add(this.#mount, MOUNT.TOPOLOGY, 1);
+  }
+
+  #emptyKept(session: number, sizeBytes: number): Errno {
+    const top = this.top(session);
+    const forget = (): void => {
+      this.layers.clear(top, sizeBytes, this.baseBytes);
+      this.recount(session);
+    };
+    return this.#file?.empty(this.layers.open(top), forget) ?? OK;
   }
 
   /**

@@ -15,6 +15,12 @@ export const MOUNT = {
   NEWEST_LAYER: 3,
   /** Counts references that were given up: then a layer may have become superfluous (`merge.ts`). */
   RELEASES: 4,
+  /** The session that is kept in the overlay file; 0 if there is none. */
+  KEPT_SESSION: 5,
+  /** Not 0 while a disk is being committed: nobody may make another. */
+  COMMITTING: 6,
+  /** Float64: bytes of the base, which a commit may change. */
+  BASE_BYTES: 8,
   WORDS: 16,
 } as const;
 
@@ -48,9 +54,11 @@ export const LAYER = {
   /** Sessions, snapshots and layers that stand on it. */
   REFERENCES: 7,
   /** The layers made before and after it, by age; 0 at either end. */
-  OLDER: 12,
-  NEWER: 13,
-  WORDS: 16,
+  OLDER: 14,
+  NEWER: 15,
+  /** 1 if its store is the mount's overlay file, which is kept. */
+  KEPT: 16,
+  WORDS: 32,
 } as const;
 
 /**
@@ -64,5 +72,7 @@ export const EXTENT = {
   SIZE: 0,
   /** Bytes of the backing that still show: its size, or less once the disk was cut shorter (truncate(2)). */
   BACKING_LIMIT: 1,
-  COUNT: 2,
+  /** Byte of its store's file at which the disk begins. */
+  ORIGIN: 2,
+  COUNT: 3,
 } as const;

@@ -3,7 +3,7 @@
  * instance a thread.
  */
 import { closeSync, constants, openSync, statfsSync } from 'node:fs';
-import { openUnnamed } from './temp-store.ts';
+import { openUnnamed } from '../sys/unnamed-file.ts';
 
 export class StoreDirectory {
   readonly #path: string;

@@ -1,13 +1,16 @@
 /**
  * Where the written blocks of a layer are: one sparse file in which an offset of the disk is the same offset of the
- * store. It has no name, and is opened when the first block is written, by whichever thread does so. Called on the
- * thread that serves a request; positional system calls only, so one descriptor serves all threads.
+ * store, or the same distance from where the data of an overlay file begins. A temporary one has no name, and is opened
+ * when the first block is written, by whichever thread does so. Called on the thread that serves a request; positional
+ * system calls only, so one descriptor serves all threads.
  */
-import { fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
+import { fstatSync, ftruncateSync } from 'node:fs';
 import { EFBIG, EIO, EOPNOTSUPP, type Errno, errnoOf, isNoSpace, OK } from '../lib/errno.ts';
 import { lock, unlock } from '../lib/mutex.ts';
+import { bytesMoved, readAll, writeAll } from '../sys/file-bytes.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate } from '../sys/libc.ts';
 import { BLOCK_BYTES } from './block.ts';
+import type { KeptMemory } from './file/kept-memory.ts';
 import { LAYER } from './shared.ts';
 import type { StoreDirectory } from './store-directory.ts';
 
@@ -22,32 +25,30 @@ export class Store {
 
   readonly #layer: Int32Array;
   readonly #directory: StoreDirectory;
+  /** Byte of the file at which the disk begins. */
+  readonly origin: number;
+  /** Of an overlay file. */
+  readonly #kept: KeptMemory | undefined;
   /** Remembered: it stays the same as long as the layer lives. */
   #knownFd = NONE;
 
-  /** @param layer the record of the layer that it belongs to */
-  constructor(layer: Int32Array, directory: StoreDirectory) {
+  /**
+   * @param layer the record of the layer that it belongs to
+   * @param origin byte of the file at which the disk begins
+   */
+  constructor(layer: Int32Array, directory: StoreDirectory, origin: number, kept: KeptMemory | undefined) {
     this.#layer = layer;
     this.#directory = directory;
+    this.origin = origin;
+    this.#kept = kept;
   }
 
   /** Reads `length` bytes of blocks that are here; zeros past the end of the file. */
   read(offset: number, length: number, into: Uint8Array, at: number): Errno {
-    const fd = this.#fd;
-    let done = 0;
-    try {
-      while (done < length) {
-        const bytes = readSync(fd, into, at + done, length - done, offset + done);
-        if (bytes === 0) {
-          into.fill(0, at + done, at + length);
-          return OK;
-        }
-        done += bytes;
-      }
-    } catch (error) {
-      return errnoOf(error);
-    }
-    return OK;
+    const errno = readAll(this.fd, this.origin + offset, length, into, at);
+    const done = bytesMoved();
+    if (errno === OK && done < length) into.fill(0, at + done, at + length);
+    return errno;
   }
 
   /** Writes all of it, or says why not and how far it came in `writtenBytes`. */
@@ -55,18 +56,10 @@ export class Store {
     this.writtenBytes = 0;
     const opened = this.#open();
     if (opened !== OK) return opened;
-    const fd = this.#fd;
-    try {
-      while (this.writtenBytes < length) {
-        const done = this.writtenBytes;
-        const bytes = writeSync(fd, from, at + done, length - done, offset + done);
-        if (bytes === 0) return EIO;
-        this.writtenBytes = done + bytes;
-      }
-    } catch (error) {
-      return errnoOf(error);
-    }
-    return OK;
+    const errno = writeAll(this.fd, this.origin + offset, length, from, at);
+    this.writtenBytes = bytesMoved();
+    this.#kept?.noteWrite();
+    return errno;
   }
 
   /** Gives whole blocks back to the host. Where its file system cannot, they stay until the store goes: no error. */
@@ -92,14 +85,15 @@ export class Store {
    */
   reserve(offset: number, length: number): Errno {
     const opened = this.#open();
-    return opened === OK ? fallocate(this.#fd, 0, offset, length) : opened;
+    return opened === OK ? fallocate(this.fd, 0, this.origin + offset, length) : opened;
   }
 
   /** Drops everything from `size` on. */
   cut(size: number): Errno {
-    if (this.#fd === NONE) return OK;
+    if (this.fd === NONE) return OK;
+    const end = this.origin + size;
     try {
-      ftruncateSync(this.#fd, size);
+      if (fstatSync(this.fd).size > end) ftruncateSync(this.fd, end);
       return OK;
     } catch (error) {
       // Larger than a file can be here, so there is nothing to drop.
@@ -110,20 +104,21 @@ export class Store {
 
   /** Bytes that the host's file system really spends on it (st_blocks). */
   get usedBytes(): number {
-    return this.#fd === NONE ? 0 : fstatSync(this.#fd).blocks * 512;
+    return this.fd === NONE ? 0 : fstatSync(this.fd).blocks * 512;
   }
 
-  get #fd(): number {
+  /** -1 before the first write. */
+  get fd(): number {
     if (this.#knownFd === NONE) this.#knownFd = Atomics.load(this.#layer, LAYER.STORE) - 1;
     return this.#knownFd;
   }
 
   /** Makes sure that there is a file. Why it could not be made is not what a writer asked: no space, or EIO. */
   #open(): Errno {
-    if (this.#fd !== NONE) return OK;
+    if (this.fd !== NONE) return OK;
     lock(this.#layer, LAYER.STORE_MUTEX);
     try {
-      if (this.#fd === NONE) Atomics.store(this.#layer, LAYER.STORE, this.#directory.open() + 1);
+      if (this.fd === NONE) Atomics.store(this.#layer, LAYER.STORE, this.#directory.open() + 1);
       return OK;
     } catch (error) {
       const errno = errnoOf(error);
@@ -134,12 +129,14 @@ export class Store {
   }
 
   #punch(offset: number, length: number): Errno {
-    if (this.#fd === NONE) return OK;
+    if (this.fd === NONE) return OK;
     const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-    const errno = fallocate(this.#fd, mode, offset, length);
+    const from = this.origin + offset;
+    const errno = fallocate(this.fd, mode, from, length);
+    this.#kept?.noteWrite();
     if (errno !== EFBIG) return errno;
     // The disk is larger than a file can be here: what exists ends with the file.
-    const end = fstatSync(this.#fd).size;
-    return end <= offset ? OK : fallocate(this.#fd, mode, offset, Math.ceil(end / BLOCK_BYTES) * BLOCK_BYTES - offset);
+    const end = fstatSync(this.fd).size;
+    return end <= from ? OK : fallocate(this.fd, mode, from, Math.ceil(end / BLOCK_BYTES) * BLOCK_BYTES - from);
   }
 }

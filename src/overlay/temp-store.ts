@@ -2,16 +2,11 @@
  * Opens the temporary store: a file that never has a name that anybody else could open, of mode 0600, whose space the
  * kernel takes back however the daemon ends. Main thread before the mount; any thread that serves afterwards.
  */
-import { randomUUID } from 'node:crypto';
-import { closeSync, constants, ftruncateSync, openSync, realpathSync, statSync, unlinkSync, writeSync } from 'node:fs';
-import { join } from 'node:path';
-import { EINVAL, EISDIR, ENOENT, EOPNOTSUPP, errnoOf, isNoSpace } from '../lib/errno.ts';
+import { closeSync, ftruncateSync, realpathSync, statSync, writeSync } from 'node:fs';
+import { errnoOf, isNoSpace } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
+import { openUnnamed } from '../sys/unnamed-file.ts';
 import { BLOCK_BYTES } from './block.ts';
-
-/** open(2), asm-generic/fcntl.h: `__O_TMPFILE | O_DIRECTORY`; Node does not name it. */
-const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
-const MODE = 0o600;
 
 /** `--store`, else `$TMPDIR`, else /var/tmp; taken as given, never replaced by another place. */
 export function storeDirectory(option: string | undefined): string {
@@ -48,23 +43,6 @@ function checkDirectory(directory: string): void {
     throw storeError(directory, error);
   }
   throw new CowfsError('usage', `store ${directory} is not a directory; give one with --store`);
-}
-
-/**
- * @returns a read-write descriptor of an empty file
- * @throws what open(2) says
- */
-export function openUnnamed(directory: string): number {
-  try {
-    return openSync(directory, O_TMPFILE | constants.O_RDWR, MODE);
-  } catch (error) {
-    // What file systems and kernels without O_TMPFILE say (open(2)).
-    if (![EOPNOTSUPP, EISDIR, ENOENT, EINVAL].includes(errnoOf(error))) throw error;
-  }
-  const path = join(directory, `.cowfs-${randomUUID()}`);
-  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, MODE);
-  unlinkSync(path);
-  return fd;
 }
 
 function storeError(directory: string, error: unknown): CowfsError {

@@ -15,6 +15,12 @@ const cFallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, in
 const cIoctl = libc.func('int ioctl(int fd, unsigned long request, void *argument)');
 const cFcntl = libc.func('int fcntl(int fd, int command, void *argument)');
 const cFcntlNumber = libc.func('fcntl', 'int', ['int', 'int', 'int']);
+const cLinkat = libc.func(
+  'int linkat(int oldDirectory, const char *oldPath, int newDirectory, const char *newPath, int flags)',
+);
+const cCopyFileRange = libc.func(
+  'int64_t copy_file_range(int from, int64_t *fromOffset, int to, int64_t *toOffset, size_t length, unsigned int flags)',
+);
 const cPrctl = libc.func(
   'int prctl(int option, unsigned long arg2, unsigned long arg3, unsigned long arg4, unsigned long arg5)',
 );
@@ -40,6 +46,10 @@ const F_OFD_SETLK = 37;
 const F_RDLCK = 0;
 const F_WRLCK = 1;
 const F_UNLCK = 2;
+
+/** openat(2), linkat(2) (linux/fcntl.h). */
+const AT_FDCWD = -100;
+const AT_SYMLINK_FOLLOW = 0x400;
 
 /** fcntl(2): descriptor flags (asm-generic/fcntl.h). */
 const F_SETFD = 2;
@@ -108,6 +118,36 @@ function flock(type: number, start: number, length: number): Buffer {
 /** Takes a shared open-file-description lock on `length` bytes at `start` (fcntl(2), F_OFD_SETLK); never waits. */
 export function lockShared(fd: number, start: number, length: number): Errno {
   return cFcntl(fd, F_OFD_SETLK, flock(F_RDLCK, start, length)) === 0 ? OK : koffi.errno();
+}
+
+/** Takes an exclusive lock likewise: the descriptor must be open for writing. */
+export function lockExclusive(fd: number, start: number, length: number): Errno {
+  return cFcntl(fd, F_OFD_SETLK, flock(F_WRLCK, start, length)) === 0 ? OK : koffi.errno();
+}
+
+/** Gives up what this open file description holds of the bytes. */
+export function unlockRange(fd: number, start: number, length: number): Errno {
+  return cFcntl(fd, F_OFD_SETLK, flock(F_UNLCK, start, length)) === 0 ? OK : koffi.errno();
+}
+
+/** Gives an open file, also one without a name, a name (linkat(2) of /proc/self/fd/N, as open(2) has it under O_TMPFILE). */
+export function linkDescriptor(fd: number, path: string): Errno {
+  const linked = cLinkat(AT_FDCWD, `/proc/self/fd/${fd}`, AT_FDCWD, path, AT_SYMLINK_FOLLOW);
+  return linked === 0 ? OK : koffi.errno();
+}
+
+const copyOffsets = [new BigInt64Array(1), new BigInt64Array(1)] as const;
+
+/**
+ * copy_file_range(2): the kernel copies, or shares the blocks where the file system can.
+ *
+ * @returns bytes copied, 0 at the end of the file, or the errno negated (EXDEV, EOPNOTSUPP, EINVAL: not between these)
+ */
+export function copyFileRange(from: number, fromOffset: number, to: number, toOffset: number, length: number): number {
+  copyOffsets[0][0] = BigInt(fromOffset);
+  copyOffsets[1][0] = BigInt(toOffset);
+  const copied = Number(cCopyFileRange(from, copyOffsets[0], to, copyOffsets[1], length, 0));
+  return copied < 0 ? -koffi.errno() : copied;
 }
 
 /**

@@ -66,7 +66,7 @@ export function useFs(fixture: FixtureOptions, given: Partial<CowFsOptions> = {}
   const diskBytes = fixture.sizeBytes ?? fixture.content.length;
   const options = { ...FS_OPTIONS, diskBytes, quotas, ...given };
   const inodes = Inodes.create();
-  const spec: FsSpec = { ...task, overlay: task.memory, inodes, options };
+  const spec: FsSpec = { ...task, overlay: task.memory, inodes, overlayFile: undefined, options };
   const fs = openFs(spec, task.thread);
   expect(fs.namespace.create(ROOT_NODE, 'disk.raw', OWNER, diskBytes)).toBe(0);
   const node = fs.namespace.found;

@@ -204,7 +204,7 @@ describe('a store that fails', () => {
   function withReadOnlyStore(content: Buffer): DiskFixture {
     const directory = scratch();
     const path = join(directory, 'store');
-    writeFileSync(path, '');
+    writeFileSync(path, Buffer.alloc(10 * BLOCK));
     return useDisk({ directory, content, storeFd: openSync(path, 'r') });
   }
 

@@ -94,7 +94,7 @@ describe('a fork', () => {
     const before = sessions.memoryBytes;
     const fork = sessions.fork(session);
     // A session with its locks, a layer for each of them.
-    expect(sessions.memoryBytes - before).toBe(4 * (272 + 2 * 16));
+    expect(sessions.memoryBytes - before).toBe(4 * (272 + 2 * 32));
     closeStores(sessions.discard(fork));
   });
 

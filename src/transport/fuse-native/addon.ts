@@ -62,6 +62,8 @@ export interface Operations {
     offset: number,
     done: Callback<[bytes: number]>,
   ): void;
+  /** In this order, whatever its README says. */
+  fsync(path: string, datasync: number, handle: number, done: Callback): void;
   truncate(path: string, size: number, done: Callback): void;
   ftruncate(path: string, handle: number, size: number, done: Callback): void;
   chmod(path: string, mode: number, done: Callback): void;

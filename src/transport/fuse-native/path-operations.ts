@@ -5,9 +5,10 @@
  * open libfuse renames, and removes at the last close.
  */
 import { constants } from 'node:fs';
+import { isSynchronous } from '../../fs/handle-kinds.ts';
 import { type NodeId, PERMISSION_BITS, ROOT_NODE, S_IFMT, S_IFREG } from '../../fs/node.ts';
 import type { AttributeChange, FsOps, NewFile } from '../../fs/ops.ts';
-import { EBADF, ENOTDIR, EOPNOTSUPP, EPERM, type Errno, OK } from '../../lib/errno.ts';
+import { EBADF, ENOSYS, ENOTDIR, EOPNOTSUPP, EPERM, type Errno, OK } from '../../lib/errno.ts';
 import type { Operations, Stat, Statvfs } from './addon.ts';
 import type { OpenHandles } from './open-handles.ts';
 import type { RequestFlags } from './request-flags.ts';
@@ -146,10 +147,18 @@ export function pathOperations({ ops, requests, handles, times, flags }: PathOpe
       if (file === undefined) return done(-EBADF);
       const errno = requests.serve('WRITE', file.name, range(offset, length), () => {
         const written = ops.write(file.node, offset, length, from, 0);
+        if (isSynchronous(file.flags) && ops.transferred > 0) {
+          const synced = ops.sync(file.node);
+          if (synced !== OK && synced !== ENOSYS) return synced;
+        }
         // write(2) tells what it has written; the rest gets the error.
         return ops.transferred > 0 ? OK : written;
       });
       return done(result(errno));
+    },
+    fsync: (path, _datasync, handle, done) => {
+      const file = handles.get(handle);
+      done(file === undefined ? -EBADF : -requests.serve('FSYNC', path.slice(1), '', () => ops.sync(file.node)));
     },
     truncate: (path, sizeBytes, done) => done(setAttributes(path, ` size=${sizeBytes}`, { sizeBytes })),
     ftruncate: (path, _handle, sizeBytes, done) => done(setAttributes(path, ` size=${sizeBytes}`, { sizeBytes })),

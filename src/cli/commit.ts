@@ -1,0 +1,140 @@
+/**
+ * `cowfs commit`: writes what was written to a disk back into its base, or base and changes to a new image.
+ */
+import { closeSync, constants, openSync } from 'node:fs';
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import type { OpenedBase } from '../base/open.ts';
+import { CowfsError, reasonOf } from '../lib/error.ts';
+import { showProgress } from './progress.ts';
+import { type OpenedSource, openSource } from './source.ts';
+
+interface CommitOptions {
+  readonly to?: string;
+  readonly base?: string;
+  readonly force?: boolean;
+  readonly json?: boolean;
+}
+
+/** The daemon waits until a request under way has ended, and frees what the disk had in its store. */
+const DONE_MS = 120_000;
+
+export function registerCommit(program: Command): void {
+  program
+    .command('commit')
+    .summary('write a disk back into its base')
+    .description(
+      'Writes what <disk> contains now into its base; the disk goes on, empty, on the new base. Nobody else may use the ' +
+        'base. Killed at any moment it leaves the base as it was, or it comes to its end with the next command.',
+    )
+    .argument('<disk>', 'a disk, the mountpoint of one disk, or an overlay file')
+    .option('--to <file>', 'write base and changes to a new raw image, and leave the base alone')
+    .option('--base <file>', 'where the base of an overlay file lies now')
+    .option('--force', 'with --to: replace that file; insist where the base of an overlay file has changed')
+    .option('--json', 'tell of the progress, a JSON object a line')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  cowfs commit /mnt/vm
+  cowfs commit vm.cow
+  cowfs commit /mnt/vm/disk.raw --to new.img`,
+    )
+    .action(commit);
+}
+
+async function commit(given: string, options: CommitOptions): Promise<void> {
+  const { to, base, force = false, json = false } = options;
+  const source = await openSource(given, { purpose: to === undefined ? 'commit' : 'read', base, force });
+  try {
+    if (to === undefined) return await commitToBase(source, json);
+    const { writeImage } = await import('./export.ts');
+    await writeImage(source, resolve(to), { format: 'raw', isBacked: false, force, json });
+  } finally {
+    source.close();
+  }
+}
+
+async function commitToBase(source: OpenedSource, json: boolean): Promise<void> {
+  const { openBase } = await import('../base/open.ts');
+  const { useAlone } = await import('../base/lock.ts');
+  const { basePath, daemon } = source;
+  const fd = openForWriting(basePath);
+  try {
+    // Of a mounted disk the daemon has the locks.
+    if (daemon === undefined) useAlone(basePath, source.baseFd);
+    const base = openBase(basePath, true);
+    try {
+      if (base.kind === 'block device') {
+        throw new CowfsError(
+          'usage',
+          `${basePath} is a block device, beside which no redo log can lie; use --to and write that image to it`,
+        );
+      }
+      await writeThroughLog(source, base, fd, json);
+    } finally {
+      closeSync(base.descriptor.fd);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** First the log, whole and durable; then the base; then the log goes. */
+async function writeThroughLog(source: OpenedSource, base: OpenedBase, fd: number, json: boolean): Promise<void> {
+  const { applyRedoLog, differenceBytes, reserveRoom } = await import('../overlay/commit/apply.ts');
+  const { RedoLog } = await import('../overlay/commit/redo-log.ts');
+  const { identityOf } = await import('../overlay/file/identity.ts');
+  const { openOverlay } = await import('../overlay/file/open.ts');
+  const { disk, daemon, overlay } = source;
+  if (disk.sizeBytes === 0) {
+    throw new CowfsError('usage', `${source.name} is empty, and a base must not be; make it larger, or use --to`);
+  }
+  const progress = await showProgress('committing', json);
+  // Each byte is written twice.
+  const total = 2 * differenceBytes(disk);
+  let done = 0;
+  const moved = (bytes: number): void => {
+    done += bytes;
+    progress.report(done, total);
+  };
+  progress.report(0, total);
+  try {
+    const origin =
+      overlay === undefined
+        ? undefined
+        : { path: overlay.path, id: overlay.header.id, generation: overlay.header.generation };
+    const log = new RedoLog({ source: disk, base: identityOf(base), descriptor: base.descriptor, origin, moved });
+    try {
+      reserveRoom(disk, base, fd);
+      // That of an interrupted commit of a mounted disk, which has all of it.
+      log.publish(daemon !== undefined);
+    } finally {
+      log.close();
+    }
+    await daemon?.ask({ command: 'commit-begins' });
+    const opened = openOverlay(log.path, 'redo log', 'write');
+    try {
+      applyRedoLog(opened, base, fd, moved, overlay);
+    } finally {
+      closeSync(opened.fd);
+    }
+    await daemon?.ask({ command: 'commit-done' }, DONE_MS);
+    progress.done();
+  } catch (error) {
+    progress.failed();
+    throw error;
+  }
+}
+
+function openForWriting(path: string): number {
+  try {
+    return openSync(path, constants.O_RDWR);
+  } catch (error) {
+    throw new CowfsError(
+      'usage',
+      `${path} cannot be written to: ${reasonOf(error)}; commit as its owner, or use --to`,
+      error,
+    );
+  }
+}

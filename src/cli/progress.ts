@@ -1,0 +1,76 @@
+/**
+ * How far something long is: a bar on a terminal, a JSON line now and then for programs, nothing in a pipe.
+ */
+import { formatBytes, formatDuration } from '../lib/units.ts';
+import type { OnProgress } from '../overlay/export/source.ts';
+
+/** Between two JSON events, and two drawings of the bar. */
+const INTERVAL_MS = 200;
+const BAR_COLUMNS = 30;
+
+export interface Progress {
+  readonly report: OnProgress;
+  /** It has come to its end; the bar goes. */
+  done(): void;
+  /** It has not. */
+  failed(): void;
+}
+
+export async function showProgress(what: string, json: boolean): Promise<Progress> {
+  if (json) return new JsonProgress();
+  if (process.stderr.isTTY !== true) return { report: () => {}, done: () => {}, failed: () => {} };
+  const { SingleBar } = await import('cli-progress');
+  const startedMs = performance.now();
+  const bar = new SingleBar({
+    stream: process.stderr,
+    // Nothing else gets a turn meanwhile.
+    synchronousUpdate: true,
+    clearOnComplete: true,
+    hideCursor: false,
+    fps: 1000 / INTERVAL_MS,
+    barsize: BAR_COLUMNS,
+    format: (options, { progress, value, total }) => {
+      const full = Math.round(progress * BAR_COLUMNS);
+      const bytesPerMs = value / Math.max(1, performance.now() - startedMs);
+      const left = bytesPerMs === 0 ? '' : `, ${formatDuration((total - value) / bytesPerMs)} left`;
+      const drawn = `${options.barCompleteString?.slice(0, full)}${options.barIncompleteString?.slice(full)}`;
+      return `${what} ${drawn} ${Math.floor(progress * 100)} %, ${formatBytes(Math.round(bytesPerMs * 1000))}/s${left}`;
+    },
+  });
+  bar.start(1, 0);
+  return {
+    report: (doneBytes, totalBytes) => {
+      bar.setTotal(Math.max(1, totalBytes));
+      bar.update(totalBytes === 0 ? 1 : doneBytes);
+    },
+    done: () => bar.stop(),
+    failed: () => bar.stop(),
+  };
+}
+
+class JsonProgress implements Progress {
+  #lastMs = Number.NEGATIVE_INFINITY;
+  #done = 0;
+  #total = 0;
+
+  readonly report: OnProgress = (doneBytes, totalBytes) => {
+    this.#done = doneBytes;
+    this.#total = totalBytes;
+    if (performance.now() - this.#lastMs < INTERVAL_MS) return;
+    this.#lastMs = performance.now();
+    this.#print('progress');
+  };
+
+  done(): void {
+    this.#print('done');
+  }
+
+  /** The message on standard error and the exit code tell the rest. */
+  failed(): void {
+    this.#print('failed');
+  }
+
+  #print(event: string): void {
+    process.stdout.write(`${JSON.stringify({ event, doneBytes: this.#done, totalBytes: this.#total })}\n`);
+  }
+}

@@ -1,0 +1,185 @@
+/**
+ * The disk that export, commit and diff read: one of a live mount, whose daemon lends it, or what an overlay file keeps. What
+ * is lent is read through the daemon's own descriptors (/proc/PID/fd), not through the mount.
+ */
+import { closeSync, constants, openSync } from 'node:fs';
+import { resolve } from 'node:path';
+import type { Backing } from '../base/backing.ts';
+import type { DaemonConnection } from '../daemon/control.ts';
+import type { HoldPurpose, LentDisk, LentLayer } from '../daemon/control-requests.ts';
+import type { RegistryEntry } from '../daemon/registry.ts';
+import { CowfsError, reasonOf } from '../lib/error.ts';
+import type { BlockState } from '../overlay/block.ts';
+import type { ExportSource } from '../overlay/export/source.ts';
+import type { LayerStack } from '../overlay/export/stack.ts';
+import type { OpenedOverlay } from '../overlay/file/open.ts';
+import type { Layer } from '../overlay/layer.ts';
+import { diskIn, findPlace, onlyDiskIn } from './disk-path.ts';
+import { warn } from './exit.ts';
+
+export interface OpenedSource {
+  /** What it is called in messages. */
+  readonly name: string;
+  readonly disk: ExportSource;
+  /** Canonical path of the base. */
+  readonly basePath: string;
+  readonly base: Backing;
+  /** Descriptor of the base, open for reading; of an overlay file with the locks of whoever reads it. */
+  readonly baseFd: number;
+  /** Of a live mount. */
+  readonly daemon: DaemonConnection | undefined;
+  /** Of an overlay file. */
+  readonly overlay: OpenedOverlay | undefined;
+  close(): void;
+}
+
+export interface SourceOptions {
+  readonly purpose: HoldPurpose;
+  /** Where the base of an overlay file lies now. */
+  readonly base?: string | undefined;
+  /** Go on although the base has changed. */
+  readonly force: boolean;
+}
+
+/** @throws CowfsError: neither a disk nor an overlay file, in use, on a base that has changed */
+export async function openSource(given: string, options: SourceOptions): Promise<OpenedSource> {
+  const place = await findPlace(given);
+  if (place === undefined) return openOverlaySource(resolve(given), options);
+  if (options.base !== undefined) {
+    throw new CowfsError('usage', `--base is for overlay files; ${given} is mounted, on its base`);
+  }
+  return borrow(place.entry, place.path, options.purpose);
+}
+
+async function openOverlaySource(
+  path: string,
+  { purpose, base: givenBase, force }: SourceOptions,
+): Promise<OpenedSource> {
+  const { openBase } = await import('../base/open.ts');
+  const { rollForward } = await import('../overlay/commit/roll-forward.ts');
+  const { LayerStack } = await import('../overlay/export/stack.ts');
+  const { checkIdentity, identityOf } = await import('../overlay/file/identity.ts');
+  const { loadMap, specOf } = await import('../overlay/file/load.ts');
+  const { openOverlay } = await import('../overlay/file/open.ts');
+  const { checkNotMounted } = await import('../daemon/registry.ts');
+  checkNotMounted(path);
+  const peeked = openOverlay(path, 'overlay', 'look');
+  closeSync(peeked.fd);
+  const basePath = givenBase ?? peeked.header.base.path;
+  // First, as it may empty the overlay.
+  const finished = rollForward(basePath);
+  if (finished !== undefined) warn(finished);
+  const opened = openOverlay(path, 'overlay', purpose === 'commit' ? 'write' : 'read');
+  try {
+    const base = openBase(basePath, force);
+    try {
+      const warning = checkIdentity(path, opened.header.base, identityOf(base), force);
+      for (const each of [...base.warnings, ...(warning === undefined ? [] : [warning])]) warn(each);
+      const { diskBytes: sizeBytes, backingLimit, dataOffset: origin } = opened.header;
+      const stack = new LayerStack(base.descriptor);
+      const layer = stack.push({ sizeBytes, backingLimit, fd: opened.fd, origin });
+      loadMap(opened, specOf(opened), layer.map);
+      return {
+        name: path,
+        disk: layer,
+        basePath: base.path,
+        base: stack.base,
+        baseFd: base.descriptor.fd,
+        daemon: undefined,
+        overlay: opened,
+        close: () => {
+          closeSync(base.descriptor.fd);
+          closeSync(opened.fd);
+        },
+      };
+    } catch (error) {
+      closeSync(base.descriptor.fd);
+      throw error;
+    }
+  } catch (error) {
+    closeSync(opened.fd);
+    throw error;
+  }
+}
+
+async function borrow({ socket }: RegistryEntry, path: string, purpose: HoldPurpose): Promise<OpenedSource> {
+  const { DaemonConnection } = await import('../daemon/control.ts');
+  const { LayerStack } = await import('../overlay/export/stack.ts');
+  const { flush } = await import('./flush.ts');
+  const daemon = new DaemonConnection(socket);
+  const files = new LentFiles();
+  try {
+    const status = await daemon.ask({ command: 'status' });
+    const disk = path === '' ? onlyDiskIn(status) : diskIn(status, path);
+    await flush([disk]);
+    const lent = await daemon.ask({ command: 'hold', disk: disk.name, purpose });
+    const fd = files.open(lent, lent.base.fd);
+    const stack = new LayerStack({ fd, sizeBytes: lent.base.sizeBytes, hasHoles: lent.base.hasHoles });
+    for (const layer of lent.layers) await stackLent(stack, layer, lent, files, daemon);
+    return {
+      name: lent.path,
+      disk: stack.top,
+      basePath: lent.base.path,
+      base: stack.base,
+      baseFd: fd,
+      daemon,
+      overlay: undefined,
+      close: () => {
+        daemon.close();
+        files.close();
+      },
+    };
+  } catch (error) {
+    daemon.close();
+    files.close();
+    throw error;
+  }
+}
+
+async function stackLent(
+  stack: LayerStack,
+  { id, sizeBytes, backingLimit, storeFd, origin }: LentLayer,
+  lent: LentDisk,
+  files: LentFiles,
+  daemon: DaemonConnection,
+): Promise<void> {
+  const fd = storeFd === null ? undefined : files.open(lent, storeFd);
+  const layer: Layer = stack.push({ sizeBytes, backingLimit, fd, origin });
+  for (let from: number | null = 0; from !== null; ) {
+    const { runs, next }: { runs: readonly number[]; next: number | null } = await daemon.ask({
+      command: 'map',
+      layer: id,
+      from,
+    });
+    let block: number = from;
+    for (let at = 0; at < runs.length; at += 2) {
+      const count = runs[at] as number;
+      layer.map.set(block, count, runs[at + 1] as BlockState);
+      block += count;
+    }
+    from = next;
+  }
+}
+
+/** Files of a daemon, opened once more. */
+class LentFiles {
+  readonly #fds: number[] = [];
+
+  open({ pid, path }: LentDisk, fd: number): number {
+    try {
+      const opened = openSync(`/proc/${pid}/fd/${fd}`, constants.O_RDONLY);
+      this.#fds.push(opened);
+      return opened;
+    } catch (error) {
+      throw new CowfsError(
+        'missing',
+        `${path}: what its daemon has open cannot be read (${reasonOf(error)}); run this as the user of the daemon`,
+        error,
+      );
+    }
+  }
+
+  close(): void {
+    for (const fd of this.#fds.splice(0)) closeSync(fd);
+  }
+}

@@ -1,0 +1,236 @@
+/**
+ * Lends the content of a disk to a command, which reads the stores themselves by the daemon's descriptors: as it is at the
+ * moment, in layers that stay as they are until the command's connection ends. Main thread.
+ *
+ * A command that writes the content into the base (`commit`) has the base for itself meanwhile. From when it begins to
+ * write there until it says that it is done, only the disk that is committed knows what the base should have: if the
+ * command dies in between, nobody else may look at it until another commit has come to its end.
+ */
+import type { BaseDescriptor } from '../base/base.ts';
+import { shareAgain, useAlone } from '../base/lock.ts';
+import type { OpenedBase } from '../base/open.ts';
+import type { CowFs } from '../fs/cow-fs.ts';
+import { KIND } from '../fs/inodes.ts';
+import type { NodeId } from '../fs/node.ts';
+import { CowfsError } from '../lib/error.ts';
+import { cloneStore } from '../overlay/file/clone.ts';
+import { BASE_LAYER, closeStores } from '../overlay/layers.ts';
+import type { HoldPurpose, LentDisk, LentLayer, LentRuns } from './control-requests.ts';
+import type { DiskAccess } from './disk-access.ts';
+
+/** Runs in one answer: some 100 KiB of text. */
+const MOST_RUNS = 8192;
+
+interface Hold {
+  readonly path: string;
+  readonly layer: number;
+  /** Whether the layer is referenced for it: what a kept disk has is only looked at. */
+  readonly isFrozen: boolean;
+  readonly purpose: HoldPurpose;
+}
+
+export interface HoldsOptions {
+  readonly fs: CowFs;
+  readonly access: DiskAccess;
+  readonly readOnly: boolean;
+  /** File that keeps a disk. */
+  readonly overlay: string | undefined;
+  readonly base: () => OpenedBase;
+  /** Told when the base has become what a disk was. */
+  readonly committed: () => void;
+}
+
+export class Holds {
+  readonly #options: HoldsOptions;
+  readonly #holds = new Map<object, Hold>();
+  /** Path of the disk whose commit has begun to write to the base. */
+  #unfinished: string | undefined;
+
+  constructor(options: HoldsOptions) {
+    this.#options = options;
+  }
+
+  /** Whether anything is lent. */
+  get any(): boolean {
+    return this.#holds.size > 0;
+  }
+
+  /**
+   * @param client who gets it; it is his until `release`
+   * @throws CowfsError: no such disk, in use, kept
+   */
+  hold(client: object, path: string, purpose: HoldPurpose): LentDisk {
+    if (this.#holds.has(client)) throw new CowfsError('usage', 'hold: one at a time');
+    const { access, base } = this.#options;
+    if (purpose === 'commit') this.#prepareCommit(path);
+    else this.#checkFinished(path);
+    let hold: Hold;
+    try {
+      hold = { path, purpose, ...this.#lend(path, purpose) };
+    } catch (error) {
+      if (purpose === 'commit') this.#endCommit();
+      throw error;
+    }
+    this.#holds.set(client, hold);
+    const { path: basePath, descriptor } = base();
+    return {
+      pid: process.pid,
+      path: access.full(path),
+      base: { path: basePath, ...this.#descriptorNow(descriptor) },
+      layers: this.#lentLayers(hold.layer),
+    };
+  }
+
+  map(client: object, layer: number, from: number): LentRuns {
+    const hold = this.#holds.get(client);
+    const { layers } = this.#options.fs.sessions;
+    if (hold === undefined || !this.#lentLayers(hold.layer).some(({ id }) => id === layer)) {
+      throw new CowfsError('usage', `map: layer ${layer} is not lent`);
+    }
+    const { map } = layers.open(layer);
+    const runs: number[] = [];
+    let block = from;
+    while (block < map.blocks && runs.length < 2 * MOST_RUNS) {
+      const run = map.runAt(block, map.blocks - block);
+      runs.push(run, map.runState);
+      block += run;
+    }
+    return { runs, next: block < map.blocks ? block : null };
+  }
+
+  commitBegins(client: object): void {
+    this.#unfinished = this.#committing(client).path;
+  }
+
+  commitDone(client: object): void {
+    const hold = this.#committing(client);
+    const { access, fs, committed } = this.#options;
+    const { sizeBytes } = fs.sessions.layers.extent(hold.layer);
+    access.withDisk(hold.path, (_node, session) =>
+      access.alone(hold.path, session, () => fs.sessions.rebase(session, hold.layer, sizeBytes)),
+    );
+    committed();
+    this.#unfinished = undefined;
+    this.release(client);
+  }
+
+  /** @returns whether a layer may have become superfluous */
+  release(client: object): boolean {
+    const hold = this.#holds.get(client);
+    if (hold === undefined) return false;
+    this.#holds.delete(client);
+    if (hold.isFrozen) closeStores(this.#options.fs.sessions.layers.release(hold.layer));
+    if (hold.purpose === 'commit' && this.#unfinished === undefined) this.#endCommit();
+    return hold.isFrozen;
+  }
+
+  /**
+   * Freezes what a disk has.
+   *
+   * @returns the layer, referenced for the caller if it is frozen
+   */
+  #lend(path: string, purpose: HoldPurpose): Pick<Hold, 'layer' | 'isFrozen'> {
+    const { access, fs } = this.#options;
+    const { sessions } = fs;
+    return access.withDisk(path, (node, session) => {
+      if (session === sessions.kept) {
+        if (purpose === 'look') return { layer: sessions.top(session), isFrozen: false };
+        if (purpose === 'commit') access.checkNotKept(path, session, 'be committed while it is mounted');
+        return { layer: this.#copyKept(path, session), isFrozen: true };
+      }
+      if (purpose === 'commit') this.#checkAlone(path, node);
+      return access.alone(path, session, () => ({ layer: sessions.snapshot(session), isFrozen: true }));
+    });
+  }
+
+  /** Freezing what is kept would have the writes that follow go elsewhere; so it is copied. */
+  #copyKept(path: string, session: number): number {
+    const { access, fs, overlay = '' } = this.#options;
+    const { sessions } = fs;
+    return access.alone(path, session, () => {
+      const top = sessions.top(session);
+      const copy = cloneStore(overlay, sessions.layers.open(top), sessions.layers.writtenBytes(top));
+      if (typeof copy === 'number') return sessions.copyKept(copy);
+      throw new CowfsError(
+        'refused',
+        `${access.full(path)} is kept in ${overlay}, of which no copy can be made while it is mounted (${copy}); unmount it, then name that file`,
+      );
+    });
+  }
+
+  /** @throws CowfsError of kind `refused` where another disk, or a snapshot, shows the base */
+  #checkAlone(path: string, node: NodeId): void {
+    const { access, fs, readOnly } = this.#options;
+    if (readOnly) throw new CowfsError('refused', `${access.full(path)} is read-only: there is nothing to commit`);
+    const { inodes, namespace } = fs;
+    const others = inodes.locked(() =>
+      [...inodes.all(KIND.DISK), ...inodes.all(KIND.SNAPSHOT)]
+        .filter((each) => each !== node)
+        .map((each) =>
+          inodes.kind(each) === KIND.DISK ? namespace.pathLocked(each) : `snapshot ${inodes.name(each)}`,
+        ),
+    );
+    if (others.length === 0) return;
+    const named = `${others.slice(0, 3).join(', ')}${others.length > 3 ? ' and others' : ''}`;
+    throw new CowfsError(
+      'refused',
+      `${access.full(path)}: ${named} of this mount would change with the base; remove them first, or commit to a new file with --to`,
+    );
+  }
+
+  #committing(client: object): Hold {
+    const hold = this.#holds.get(client);
+    if (hold?.purpose === 'commit') return hold;
+    throw new CowfsError('usage', 'nothing is lent for a commit');
+  }
+
+  #prepareCommit(path: string): void {
+    const { access, base, fs } = this.#options;
+    if (this.#unfinished !== undefined && this.#unfinished !== path) throw this.#unfinishedError(path);
+    if ([...this.#holds.values()].some(({ purpose }) => purpose === 'commit')) {
+      throw new CowfsError('refused', `${access.full(path)}: another commit is under way; wait for it`);
+    }
+    if (this.#holds.size > 0) {
+      throw new CowfsError('refused', `${access.full(path)}: an export or diff is under way; wait for it`);
+    }
+    const { path: basePath, descriptor } = base();
+    useAlone(basePath, descriptor.fd);
+    // Nobody may make a disk, or change what lies under one.
+    fs.sessions.isCommitting = true;
+  }
+
+  #endCommit(): void {
+    const { base, fs } = this.#options;
+    fs.sessions.isCommitting = false;
+    shareAgain(base().descriptor.fd);
+  }
+
+  #checkFinished(path: string): void {
+    if (this.#unfinished !== undefined && this.#unfinished !== path) throw this.#unfinishedError(path);
+  }
+
+  #unfinishedError(path: string): CowfsError {
+    const { access } = this.#options;
+    return new CowfsError(
+      'refused',
+      `${access.full(path)}: the commit of ${this.#unfinished} was interrupted; run cowfs commit ${access.full(this.#unfinished ?? '')} again`,
+    );
+  }
+
+  /** The base's size may have changed by a commit. */
+  #descriptorNow(descriptor: BaseDescriptor): Pick<BaseDescriptor, 'fd' | 'sizeBytes' | 'hasHoles'> {
+    const { fd, hasHoles } = descriptor;
+    return { fd, hasHoles, sizeBytes: this.#options.fs.sessions.baseBytes };
+  }
+
+  #lentLayers(top: number): LentLayer[] {
+    const { layers } = this.#options.fs.sessions;
+    const lent: LentLayer[] = [];
+    for (let at = top; at !== BASE_LAYER; at = layers.backing(at)) {
+      const { sizeBytes, backingLimit } = layers.extent(at).both();
+      const { fd, origin } = layers.open(at).store;
+      lent.unshift({ id: at, sizeBytes, backingLimit, storeFd: fd < 0 ? null : fd, origin });
+    }
+    return lent;
+  }
+}

@@ -1,0 +1,22 @@
+/**
+ * Entry of the keeper's thread: wiring only. Says why it could not, once for each reason.
+ */
+import { once } from 'node:events';
+import { parentPort } from 'node:worker_threads';
+import { openFs } from '../fs/spec.ts';
+import { errnoName, OK } from '../lib/errno.ts';
+import type { KeeperTask } from './keeper.ts';
+
+const port = parentPort;
+if (port === null) throw new Error('keeper-thread.js is started by the keeper');
+const [task] = (await once(port, 'message')) as [KeeperTask];
+
+const { sessions } = openFs(task.fs, task.thread);
+const stop = new Int32Array(task.stop);
+let reported = OK;
+while (Atomics.wait(stop, 0, 0, task.intervalMs) === 'timed-out') {
+  const errno = sessions.syncKept();
+  if (errno !== OK && errno !== reported) port.postMessage(errnoName(errno));
+  reported = errno;
+}
+port.close();

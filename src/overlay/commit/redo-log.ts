@@ -1,0 +1,101 @@
+/**
+ * The redo log of a commit: all that a disk has and its base has not, in a file beside the base, with the format of an
+ * overlay file. It gets its name when it is whole and durable; from then on the commit comes to its end, whoever is
+ * killed: by whoever looks at the base next (`roll-forward.ts`). In a command's process.
+ */
+import { basename, dirname, join } from 'node:path';
+import type { BaseDescriptor } from '../../base/base.ts';
+import { EEXIST, type Errno, errnoName, errnoOf, OK } from '../../lib/errno.ts';
+import { CowfsError, reasonOf } from '../../lib/error.ts';
+import { writeAll } from '../../sys/file-bytes.ts';
+import type { NewFile } from '../../sys/unnamed-file.ts';
+import { BLOCK_BYTES, BASE as SAME, STORE } from '../block.ts';
+import { Copier } from '../export/copy.ts';
+import { differencesOf, type ExportSource } from '../export/source.ts';
+import { LayerStack } from '../export/stack.ts';
+import { type BaseIdentity, encodeHeader, HEADER_BYTES, HEADER_SLOTS, type Origin } from '../file/layout.ts';
+import { specOf } from '../file/load.ts';
+import { createOverlay, type OpenedOverlay } from '../file/open.ts';
+import { OverlayFile } from '../file/overlay-file.ts';
+
+/** Where the log of a base is, by its canonical path. */
+export function redoLogPath(basePath: string): string {
+  return join(dirname(basePath), `.${basename(basePath)}.cowfs-redo`);
+}
+
+export interface NewRedoLog {
+  readonly source: ExportSource;
+  readonly base: BaseIdentity;
+  readonly descriptor: BaseDescriptor;
+  /** To be emptied afterwards. */
+  readonly origin: Origin | undefined;
+  readonly moved: (bytes: number) => void;
+}
+
+/** A log without a name: until `publish` nothing has happened. */
+export class RedoLog {
+  readonly path: string;
+  readonly #file: NewFile;
+
+  /** @throws CowfsError: no room, or the directory cannot be written to */
+  constructor({ source, base, descriptor, origin, moved }: NewRedoLog) {
+    this.path = redoLogPath(base.path);
+    const { file, header } = createOverlay(this.path, {
+      role: 'redo log',
+      diskBytes: source.sizeBytes,
+      base,
+      origin,
+    });
+    this.#file = file;
+    try {
+      const opened = { path: this.path, fd: file.fd, header, headers: { slots: [], header }, writable: true };
+      const kept = new OverlayFile(specOf(opened));
+      const stack = new LayerStack(descriptor, kept);
+      const { diskBytes: sizeBytes, backingLimit, dataOffset } = header;
+      const layer = stack.push({ sizeBytes, backingLimit, fd: file.fd, origin: dataOffset });
+      const copier = new Copier(source, file.fd, `redo log ${this.path}`, moved);
+      for (const { first, count, state } of differencesOf(source)) {
+        if (state === SAME) continue;
+        const offset = first * BLOCK_BYTES;
+        if (state === STORE) copier.copy(offset, Math.min(count * BLOCK_BYTES, sizeBytes - offset), dataOffset);
+        layer.map.set(first, count, state);
+      }
+      this.#orThrow(kept.finish(layer));
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  }
+
+  /** From here on the commit is certain. One that was interrupted before, and that this one contains, is replaced. */
+  publish(replace: boolean): void {
+    try {
+      this.#file.publish(replace);
+    } catch (error) {
+      if (errnoOf(error) === EEXIST) {
+        throw new CowfsError('refused', `${this.path} is there already: another commit was faster; try again`, error);
+      }
+      throw new CowfsError('failed', `redo log ${this.path} cannot be made: ${reasonOf(error)}`, error);
+    }
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+
+  #orThrow(errno: Errno): void {
+    if (errno === OK) return;
+    throw new CowfsError('missing', `redo log ${this.path} cannot be written (${errnoName(errno)}); make room there`);
+  }
+}
+
+/** The base has all of it: whoever finds the log does not write to the base again. */
+export function markApplied(opened: OpenedOverlay): Errno {
+  const { fd, header } = opened;
+  const bytes = encodeHeader({ ...header, applied: true });
+  for (let slot = 0; slot < HEADER_SLOTS; slot++) {
+    const errno = writeAll(fd, slot * HEADER_BYTES, HEADER_BYTES, bytes, 0);
+    if (errno !== OK) return errno;
+  }
+  return OK;
+}

@@ -1,0 +1,71 @@
+/**
+ * Gets the overlay file of a mount ready, an existing or a new one, and checks that it fits the base. Main thread of the
+ * daemon, before the mount.
+ */
+import type { OpenedBase } from '../../base/open.ts';
+import { EEXIST, errnoOf } from '../../lib/errno.ts';
+import { CowfsError, reasonOf } from '../../lib/error.ts';
+import type { BlockMap } from '../map.ts';
+import { checkIdentity, identityOf } from './identity.ts';
+import type { Header } from './layout.ts';
+import { loadMap, specOf } from './load.ts';
+import { createOverlay, openOverlay, overlayExists } from './open.ts';
+import type { OverlayFileSpec } from './overlay-file.ts';
+
+export interface KeptDisk {
+  readonly header: Header;
+  readonly spec: OverlayFileSpec;
+  readonly warnings: readonly string[];
+  /** @throws CowfsError when the file is damaged */
+  load(map: BlockMap): void;
+  /** Gives a new file its name: from then on it stays. */
+  publish(): void;
+}
+
+/** @throws CowfsError: damaged, in use, on another base, cannot be made */
+export function keepIn(path: string, base: OpenedBase, diskBytes: number, force: boolean): KeptDisk {
+  return overlayExists(path) ? keepInExisting(path, base, force) : keepInNew(path, base, diskBytes);
+}
+
+function keepInExisting(path: string, base: OpenedBase, force: boolean): KeptDisk {
+  const opened = openOverlay(path, 'overlay', 'write');
+  const now = identityOf(base);
+  const warning = checkIdentity(path, opened.header.base, now, force);
+  // Where it lies now, and with `force` what it is now.
+  const header = { ...opened.header, base: now };
+  const spec = { ...specOf(opened), header };
+  return {
+    header,
+    spec,
+    warnings: warning === undefined ? [] : [warning],
+    load: (map) => loadMap(opened, spec, map),
+    publish: () => {},
+  };
+}
+
+function keepInNew(path: string, base: OpenedBase, diskBytes: number): KeptDisk {
+  const { file, header } = createOverlay(path, {
+    role: 'overlay',
+    diskBytes,
+    base: identityOf(base),
+    origin: undefined,
+  });
+  const opened = { path, fd: file.fd, header, headers: { slots: [header, header], header }, writable: true };
+  const spec = specOf(opened);
+  return {
+    header,
+    spec,
+    warnings: [],
+    load: (map) => loadMap(opened, spec, map),
+    publish: () => {
+      try {
+        file.publish(false);
+      } catch (error) {
+        if (errnoOf(error) === EEXIST) {
+          throw new CowfsError('refused', `overlay ${path} was made by somebody else meanwhile; try again`, error);
+        }
+        throw new CowfsError('failed', `overlay ${path} cannot be made: ${reasonOf(error)}`, error);
+      }
+    },
+  };
+}

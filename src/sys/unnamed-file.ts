@@ -1,0 +1,116 @@
+/**
+ * Files without a name: nobody else can open them, and the kernel takes their space back however this process ends. And
+ * their way to a name, once they are whole: so nobody ever finds half of one. Any thread.
+ */
+import { randomUUID } from 'node:crypto';
+import { closeSync, constants, fsyncSync, openSync, renameSync, unlinkSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { EINVAL, EISDIR, ENOENT, EOPNOTSUPP, type Errno, errnoName, errnoOf, OK } from '../lib/errno.ts';
+import { linkDescriptor } from './libc.ts';
+
+/** open(2), asm-generic/fcntl.h: `__O_TMPFILE | O_DIRECTORY`; Node does not name it. */
+const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
+/** What file systems and kernels without O_TMPFILE say (open(2)). */
+const NO_TMPFILE: readonly Errno[] = [EOPNOTSUPP, EISDIR, ENOENT, EINVAL];
+
+/**
+ * @param mode permission bits, of which the umask takes some
+ * @returns a read-write descriptor of an empty file
+ * @throws what open(2) says
+ */
+export function openUnnamed(directory: string, mode = 0o600): number {
+  try {
+    return openSync(directory, O_TMPFILE | constants.O_RDWR, mode);
+  } catch (error) {
+    if (!NO_TMPFILE.includes(errnoOf(error))) throw error;
+  }
+  const path = join(directory, `.cowfs-${randomUUID()}`);
+  const fd = openExclusive(path, mode);
+  unlinkSync(path);
+  return fd;
+}
+
+function openExclusive(path: string, mode: number): number {
+  return openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, mode);
+}
+
+/** A file that appears under its name when it is whole, or never. */
+export class NewFile {
+  readonly fd: number;
+  readonly #path: string;
+  readonly #directory: string;
+  /** Its name until then, where the file system has no files without one. */
+  #aside: string | undefined;
+
+  /**
+   * @param path what it will be called; there may be something of that name
+   * @throws what open(2) says of the directory
+   */
+  constructor(path: string, mode: number) {
+    this.#path = path;
+    this.#directory = dirname(path);
+    let fd: number;
+    try {
+      fd = openSync(this.#directory, O_TMPFILE | constants.O_RDWR, mode);
+    } catch (error) {
+      if (!NO_TMPFILE.includes(errnoOf(error))) throw error;
+      this.#aside = this.#freshName();
+      fd = openExclusive(this.#aside, mode);
+    }
+    this.fd = fd;
+  }
+
+  /**
+   * Makes it durable and gives it its name. The descriptor stays open.
+   *
+   * @param replace whether it may take the place of another file
+   * @throws what the file system says: EEXIST where it may not
+   */
+  publish(replace: boolean): void {
+    fsyncSync(this.fd);
+    // link(2) never replaces, rename(2) always does.
+    if (!replace) {
+      this.#link(this.#path);
+      this.#forgetAside();
+    } else {
+      const aside = this.#aside ?? this.#freshName();
+      if (this.#aside === undefined) this.#link(aside);
+      this.#aside = aside;
+      renameSync(aside, this.#path);
+      this.#aside = undefined;
+    }
+    syncDirectory(this.#directory);
+  }
+
+  #link(path: string): void {
+    const errno = linkDescriptor(this.fd, path);
+    if (errno !== OK) {
+      throw Object.assign(new Error(`${errnoName(errno)}: cannot link, link '${path}'`), { errno: -errno });
+    }
+  }
+
+  #forgetAside(): void {
+    if (this.#aside !== undefined) unlinkSync(this.#aside);
+    this.#aside = undefined;
+  }
+
+  /** Closes it; without a name it is gone. */
+  close(): void {
+    this.#forgetAside();
+    closeSync(this.fd);
+  }
+
+  #freshName(): string {
+    return join(this.#directory, `.${basename(this.#path).slice(0, 200)}.${randomUUID().slice(0, 8)}`);
+  }
+}
+
+/** Makes names durable (fsync(2) of a directory). */
+export function syncDirectory(directory: string): void {
+  const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
