@@ -7,13 +7,17 @@ import { readSync } from 'node:fs';
 interface Magic {
   /** As the field calls it. */
   readonly name: string;
-  /** What `qemu-system -drive format=` takes; undefined for a compressed file. */
+  /** What `qemu-system -drive format=` takes; undefined for what QEMU does not know. */
   readonly qemuFormat: string | undefined;
   readonly offset: number;
   readonly bytes: Buffer;
 }
 
+/** `overlay/file/FORMAT.md` */
+const OVERLAY = 'overlay of cowfs';
+
 const MAGICS: readonly Magic[] = [
+  { name: OVERLAY, qemuFormat: undefined, offset: 0, bytes: Buffer.from('COWFS\r\n\x1a', 'latin1') },
   // qemu block/qcow.c (version 1), docs/interop/qcow2.txt (2 and 3)
   { name: 'qcow', qemuFormat: 'qcow', offset: 0, bytes: Buffer.from('QFI\xfb\0\0\0\x01', 'latin1') },
   {
@@ -93,6 +97,9 @@ export function formatWarning(path: string, fd: number): string | undefined {
   const length = readSync(fd, head, 0, head.length, 0);
   const found = detectFormat(head.subarray(0, length));
   if (found === undefined) return undefined;
+  if (found.name === OVERLAY) {
+    return `${path} is a cowfs overlay and is shown as it is; to go on with its disk: cowfs mount <its base> <mountpoint> --overlay ${path}`;
+  }
   if (found.qemuFormat === undefined) {
     return `${path} is ${found.name}-compressed and is shown as it is; unpack it first to get the disk inside`;
   }

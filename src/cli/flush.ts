@@ -41,13 +41,20 @@ export async function flushDisks(status: MountStatus, ask: () => Promise<MountSt
  * @throws CowfsError of kind `failed` when it cannot be done
  */
 export async function flush(disks: readonly DiskStatus[]): Promise<void> {
-  await sync(disks, true);
+  // What is kept is made durable, too, whether it is open or not.
+  await sync(disks, true, ({ openHandles, overlay }) => openHandles > 0 || overlay !== null);
 }
 
-/** @param stay whether this process stays until it is done */
-async function sync(disks: readonly DiskStatus[], stay: boolean): Promise<void> {
-  // Of others the kernel has written back at the last close.
-  const open = disks.filter(({ openHandles }) => openHandles > 0);
+/**
+ * @param stay whether this process stays until it is done
+ * @param isWanted which of the disks; of those that are not open the kernel has written back at the last close
+ */
+async function sync(
+  disks: readonly DiskStatus[],
+  stay: boolean,
+  isWanted = ({ openHandles }: DiskStatus): boolean => openHandles > 0,
+): Promise<void> {
+  const open = disks.filter(isWanted);
   for (let at = 0; at < open.length; at += CHUNK) {
     const chunk = open.slice(at, at + CHUNK);
     const paths = chunk.map(({ removed, path, pathByNumber }) => (removed ? pathByNumber : path));

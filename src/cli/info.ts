@@ -1,7 +1,7 @@
 /**
  * `cowfs info`: what an overlay file is.
  */
-import { closeSync, fstatSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { CowfsError, reasonOf } from '../lib/error.ts';
@@ -93,6 +93,10 @@ async function readInfo(path: string): Promise<OverlayInfo> {
 
 async function baseState({ header }: OpenedOverlay): Promise<string | null> {
   const { openBase } = await import('../base/open.ts');
+  const { redoLogPath } = await import('../overlay/commit/redo-log.ts');
+  if (existsSync(redoLogPath(header.base.path))) {
+    return 'a commit into it was interrupted; the next command that opens it finishes that';
+  }
   const { identityChange, identityOf } = await import('../overlay/file/identity.ts');
   try {
     const base = openBase(header.base.path, true);

@@ -4,7 +4,7 @@
  */
 
 import { availableParallelism } from 'node:os';
-import { extname, resolve } from 'node:path';
+import { dirname, extname, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { MountOptions } from '../daemon/options.ts';
 import { CONTROL_NAME } from '../fs/control-directory.ts';
@@ -95,7 +95,8 @@ export async function toMountOptions(base: string, mountpoint: string, raw: RawO
     mountpoint,
     names: parseNames(raw),
     suffixes: [...new Set([DEFAULT_SUFFIX, extname(raw.name)])].filter((suffix) => suffix.length > 1),
-    storeDirectory: resolve(storeDirectory(raw.store)),
+    // Beside what is kept, unless said otherwise: then there is one place to have room in.
+    storeDirectory: resolve(raw.store ?? (raw.overlay ? dirname(raw.overlay) : storeDirectory(undefined))),
     transport,
     cacheMode: raw.cache ?? CACHE_MODES[transport][0],
     threads: transport === 'fuse-native' ? 1 : parseThreads(raw.threads),

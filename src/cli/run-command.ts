@@ -13,6 +13,7 @@ import { CowfsError, reasonOf } from '../lib/error.ts';
 import { exitNow } from '../sys/libc.ts';
 import { loadAhead } from '../transport/load.ts';
 import { RUN_EXIT, reportError, warn } from './exit.ts';
+import { flush } from './flush.ts';
 import { SignalRelay } from './signal-relay.ts';
 
 export async function runOnDisk(
@@ -59,6 +60,8 @@ async function runCommand(
       daemon.ended.then(() => Promise.reject(new CowfsError('failed', 'the disk was unmounted while the command ran'))),
     ]);
   } finally {
+    // A mapping, or a child that lives on, may have more than the last close brought.
+    await flush(daemon.status().disks.filter(({ overlay }) => overlay !== null));
     await daemon.detach();
     await daemon.ended;
   }

@@ -17,6 +17,9 @@ import type { Layer } from '../overlay/layer.ts';
 import { diskIn, findPlace, onlyDiskIn } from './disk-path.ts';
 import { warn } from './exit.ts';
 
+/** The daemon waits until a request under way has ended, and copies what is kept where it cannot be frozen. */
+const HOLD_MS = 60_000;
+
 export interface OpenedSource {
   /** What it is called in messages. */
   readonly name: string;
@@ -112,7 +115,7 @@ async function borrow({ socket }: RegistryEntry, path: string, purpose: HoldPurp
     const status = await daemon.ask({ command: 'status' });
     const disk = path === '' ? onlyDiskIn(status) : diskIn(status, path);
     await flush([disk]);
-    const lent = await daemon.ask({ command: 'hold', disk: disk.name, purpose });
+    const lent = await daemon.ask({ command: 'hold', disk: disk.name, purpose }, HOLD_MS);
     const fd = files.open(lent, lent.base.fd);
     const stack = new LayerStack({ fd, sizeBytes: lent.base.sizeBytes, hasHoles: lent.base.hasHoles });
     for (const layer of lent.layers) await stackLent(stack, layer, lent, files, daemon);

@@ -2,10 +2,13 @@
  * `cowfs unmount`: takes a mount down and waits until the daemon, and with it the store, is gone.
  */
 import type { Command } from 'commander';
+import type { RegistryEntry } from '../daemon/registry.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 
 /** How long an unmounted daemon may take to go. */
 const GONE_MS = 10_000;
+/** One that keeps a disk has that to bring to its end: little, after the sync before, but on a slow medium. */
+const GONE_KEPT_MS = 120_000;
 
 export function registerUnmount(program: Command): void {
   program
@@ -44,14 +47,16 @@ async function unmount(givenPath: string, force: boolean): Promise<void> {
   if (force && entry !== undefined) {
     await detach(entry.socket, mountpoint);
   } else {
+    if (entry?.overlay != null) await syncKept(entry, entry.overlay);
     const reason = unmountFuse(mountpoint, force);
     // Of several that unmount at once, one does it and the others wait with it.
     const isMounted = mountAt(mountpoint)?.type === MOUNT_TYPE;
     if (reason !== undefined && isMounted) throw await busyError(mountpoint, reason);
   }
-  if (entry === undefined || pollUntil(() => !isAlive(entry), GONE_MS)) return;
+  const goneMs = entry?.overlay == null ? GONE_MS : GONE_KEPT_MS;
+  if (entry === undefined || pollUntil(() => !isAlive(entry), goneMs)) return;
   if (!force)
-    throw new CowfsError('failed', `unmounted, but the daemon (pid ${entry.pid}) did not end in ${GONE_MS / 1000} s`);
+    throw new CowfsError('failed', `unmounted, but the daemon (pid ${entry.pid}) did not end in ${goneMs / 1000} s`);
   process.kill(entry.pid, 'SIGKILL');
   const gone = pollUntil(() => !isAlive(entry), GONE_MS);
   reap(entry);
@@ -60,6 +65,26 @@ async function unmount(givenPath: string, force: boolean): Promise<void> {
     'failed',
     `unmounted, but the daemon (pid ${entry.pid}) waits for its base or store, and ends when that answers`,
   );
+}
+
+/**
+ * What is kept is made durable while somebody can still be told that it cannot be.
+ *
+ * @throws CowfsError of kind `failed`; then it stays mounted
+ */
+async function syncKept({ socket, mountpoint }: RegistryEntry, overlay: string): Promise<void> {
+  const { askDaemon } = await import('../daemon/control.ts');
+  const { flush } = await import('./flush.ts');
+  try {
+    const { disks } = await askDaemon(socket, { command: 'status' });
+    await flush(disks.filter((disk) => disk.overlay !== null));
+  } catch (error) {
+    throw new CowfsError(
+      'failed',
+      `${mountpoint}: not all that was written could be kept in ${overlay} (${reasonOf(error)}); --force unmounts all the same`,
+      error,
+    );
+  }
 }
 
 /** Asks the daemon to end; takes the mount away over the head of one that does not answer. */

@@ -75,7 +75,7 @@ export class Monitor {
   #lookAtRoom(): void {
     if (this.#saidLow) return;
     const { sessions, storeDirectory, maxStoreBytes, journal } = this.#monitored;
-    const room = sessions.directory.freeBytes;
+    const room = sessions.freeBytes;
     const occupied = sessions.occupiedBytes;
     if (room < LOW_BYTES && occupied > 0) {
       this.#saidLow = true;

@@ -271,7 +271,7 @@ export class MountDaemon {
       store: {
         directory: storeDirectory,
         strategy: 'sparse',
-        freeBytes: this.#fs.sessions.directory.freeBytes,
+        freeBytes: this.#fs.sessions.freeBytes,
         maxBytes: maxStoreBytes ?? null,
         maxSessionBytes: maxSessionStoreBytes ?? null,
         occupiedBytes: this.#fs.sessions.occupiedBytes,

@@ -285,7 +285,7 @@ export class CowFs implements FsOps {
     const { maxStoreBytes } = this.#options.quotas;
     const occupied = this.sessions.occupiedBytes;
     const quotaLeft = maxStoreBytes === undefined ? Number.POSITIVE_INFINITY : Math.max(0, maxStoreBytes - occupied);
-    const freeBlocks = Math.floor(Math.min(this.sessions.directory.freeBytes, quotaLeft) / BLOCK_BYTES);
+    const freeBlocks = Math.floor(Math.min(this.sessions.freeBytes, quotaLeft) / BLOCK_BYTES);
     return {
       blockBytes: BLOCK_BYTES,
       blocks: freeBlocks + Math.ceil(occupied / BLOCK_BYTES),

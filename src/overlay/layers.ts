@@ -90,7 +90,8 @@ export class Layers {
   open(at: number): Layer {
     const below = this.backing(at);
     const backing = below === BASE_LAYER ? this.#base : this.open(below);
-    return new Layer(this.#arena, at, backing, this.#directory, this.isKept(at) ? this.#file : undefined);
+    const file = this.isKept(at) ? this.#file : undefined;
+    return new Layer(this.#arena, at, backing, file?.directory ?? this.#directory, file);
   }
 
   references(at: number): number {

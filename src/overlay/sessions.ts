@@ -108,6 +108,11 @@ export class Sessions {
     return blocksAt(this.#mount, MOUNT.OCCUPIED_BLOCKS) * BLOCK_BYTES;
   }
 
+  /** Free bytes where the stores are; of two places those of the fuller one. */
+  get freeBytes(): number {
+    return Math.min(this.directory.freeBytes, this.#file?.directory.freeBytes ?? Number.POSITIVE_INFINITY);
+  }
+
   /** Bytes of shared memory that records and maps take. */
   get memoryBytes(): number {
     return this.#arena.usedBytes;

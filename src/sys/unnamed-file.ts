@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { closeSync, constants, fsyncSync, openSync, renameSync, unlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { EINVAL, EISDIR, ENOENT, EOPNOTSUPP, type Errno, errnoName, errnoOf, OK } from '../lib/errno.ts';
+import { EEXIST, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, type Errno, errnoName, errnoOf, OK } from '../lib/errno.ts';
 import { linkDescriptor } from './libc.ts';
 
 /** open(2), asm-generic/fcntl.h: `__O_TMPFILE | O_DIRECTORY`; Node does not name it. */
@@ -68,25 +68,24 @@ export class NewFile {
    */
   publish(replace: boolean): void {
     fsyncSync(this.fd);
-    // link(2) never replaces, rename(2) always does.
-    if (!replace) {
-      this.#link(this.#path);
-      this.#forgetAside();
-    } else {
-      const aside = this.#aside ?? this.#freshName();
-      if (this.#aside === undefined) this.#link(aside);
-      this.#aside = aside;
-      renameSync(aside, this.#path);
-      this.#aside = undefined;
-    }
+    // link(2) never replaces, rename(2) always does; whoever is killed between the two leaves a name behind.
+    const errno = linkDescriptor(this.fd, this.#path);
+    if (errno === EEXIST && replace) this.#replace();
+    else if (errno !== OK) throw linkError(errno, this.#path);
+    this.#forgetAside();
     syncDirectory(this.#directory);
   }
 
-  #link(path: string): void {
-    const errno = linkDescriptor(this.fd, path);
-    if (errno !== OK) {
-      throw Object.assign(new Error(`${errnoName(errno)}: cannot link, link '${path}'`), { errno: -errno });
+  #replace(): void {
+    let aside = this.#aside;
+    if (aside === undefined) {
+      aside = this.#freshName();
+      const errno = linkDescriptor(this.fd, aside);
+      if (errno !== OK) throw linkError(errno, aside);
+      this.#aside = aside;
     }
+    renameSync(aside, this.#path);
+    this.#aside = undefined;
   }
 
   #forgetAside(): void {
@@ -113,4 +112,8 @@ export function syncDirectory(directory: string): void {
   } finally {
     closeSync(fd);
   }
+}
+
+function linkError(errno: Errno, path: string): Error {
+  return Object.assign(new Error(`${errnoName(errno)}: cannot link, link '${path}'`), { errno: -errno });
 }

@@ -23,7 +23,7 @@ function mounted() {
   const fixture = useFs({ directory: scratch(), content });
   const { fs, session } = fixture;
   const journal = new Journal(undefined);
-  const merger = new Merger(fs, journal);
+  const merger = new Merger(fs, journal, () => false);
   onTestFinished(() => merger.close());
   const { sessions, namespace, inodes } = fs;
   const write = (block: number, blocks: number, seed: number, node = DISK): void => {

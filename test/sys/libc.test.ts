@@ -4,19 +4,22 @@ import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import {
   blockDeviceSize,
+  copyFileRange,
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
   fallocate,
+  lockExclusive,
   lockHeldByOther,
   lockShared,
   lseek,
   lseekResult,
   SEEK_DATA,
   SEEK_HOLE,
+  unlockRange,
 } from '../../src/sys/libc.ts';
 import { scratch } from '../harness.ts';
 
-const { EBADF, EINVAL, ENOTTY, ENXIO } = constants.errno;
+const { EAGAIN, EBADF, EINVAL, ENOTTY, ENXIO } = constants.errno;
 const MIB = 2 ** 20;
 
 function openFile(directory = scratch(), flags = 'w+'): number {
@@ -88,5 +91,43 @@ describe('locks of open file descriptions', () => {
   test('say what is wrong', () => {
     expect(lockShared(1_000_000, 0, 1)).toBe(EBADF);
     expect(lockHeldByOther(1_000_000, 0, 1)).toBe(-EBADF);
+  });
+});
+
+describe('exclusive locks', () => {
+  test('another description gets neither kind, until it is given up', () => {
+    const directory = scratch();
+    const [first, second] = [openFile(directory), openFile(directory)];
+    expect(lockExclusive(first, 0, 1)).toBe(0);
+    expect(lockExclusive(second, 0, 1)).toBe(EAGAIN);
+    expect(lockShared(second, 0, 1)).toBe(EAGAIN);
+    expect(lockExclusive(second, 1, 1)).toBe(0);
+    expect(unlockRange(first, 0, 1)).toBe(0);
+    expect(lockShared(second, 0, 1)).toBe(0);
+    expect(lockExclusive(first, 0, 1)).toBe(EAGAIN);
+  });
+
+  test('a descriptor that is not open for writing gets none', () => {
+    const directory = scratch();
+    openFile(directory);
+    expect(lockExclusive(openFile(directory, 'r'), 0, 1)).toBe(EBADF);
+  });
+});
+
+describe('copyFileRange', () => {
+  test('copies within and between files, far out, and says how much', () => {
+    const from = openFile();
+    const to = openFile();
+    const far = 5 * 1024 ** 3 + 4096;
+    writeSync(from, Buffer.from('abcdef'), 0, 6, far);
+    expect(copyFileRange(from, far, to, far + 10, 6)).toBe(6);
+    const read = Buffer.alloc(6);
+    expect([readSync(to, read, 0, 6, far + 10), read.toString()]).toEqual([6, 'abcdef']);
+  });
+
+  test('is 0 at the end of the file, and an errno negated where it cannot', () => {
+    const from = openFile();
+    expect(copyFileRange(from, 0, openFile(), 0, 10)).toBe(0);
+    expect(copyFileRange(from, 0, openFile(scratch(), 'a+'), 0, 10)).toBe(-EBADF);
   });
 });

@@ -2,12 +2,15 @@
  * Gets the overlay file of a mount ready, an existing or a new one, and checks that it fits the base. Main thread of the
  * daemon, before the mount.
  */
+import { closeSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { OpenedBase } from '../../base/open.ts';
 import { EEXIST, errnoOf } from '../../lib/errno.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
 import type { BlockMap } from '../map.ts';
+import { StoreDirectory } from '../store-directory.ts';
 import { checkIdentity, identityOf } from './identity.ts';
-import type { Header } from './layout.ts';
+import type { BaseIdentity, Header } from './layout.ts';
 import { loadMap, specOf } from './load.ts';
 import { createOverlay, openOverlay, overlayExists } from './open.ts';
 import type { OverlayFileSpec } from './overlay-file.ts';
@@ -29,11 +32,19 @@ export function keepIn(path: string, base: OpenedBase, diskBytes: number, force:
 
 function keepInExisting(path: string, base: OpenedBase, force: boolean): KeptDisk {
   const opened = openOverlay(path, 'overlay', 'write');
-  const now = identityOf(base);
-  const warning = checkIdentity(path, opened.header.base, now, force);
+  let now: BaseIdentity;
+  let warning: string | undefined;
+  try {
+    now = identityOf(base);
+    warning = checkIdentity(path, opened.header.base, now, force);
+  } catch (error) {
+    closeSync(opened.fd);
+    throw error;
+  }
   // Where it lies now, and with `force` what it is now.
-  const header = { ...opened.header, base: now };
-  const spec = { ...specOf(opened), header };
+  const backingLimit = Math.min(opened.header.backingLimit, now.sizeBytes);
+  const header = { ...opened.header, base: now, backingLimit };
+  const spec = { ...specOf(opened, StoreDirectory.open(dirname(path))), header };
   return {
     header,
     spec,
@@ -51,7 +62,7 @@ function keepInNew(path: string, base: OpenedBase, diskBytes: number): KeptDisk 
     origin: undefined,
   });
   const opened = { path, fd: file.fd, header, headers: { slots: [header, header], header }, writable: true };
-  const spec = specOf(opened);
+  const spec = specOf(opened, StoreDirectory.open(dirname(path)));
   return {
     header,
     spec,

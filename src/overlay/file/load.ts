@@ -23,9 +23,15 @@ import { type OpenedOverlay, trimTo } from './open.ts';
 import type { OverlayFileSpec } from './overlay-file.ts';
 import { MapReader, type PageSlots } from './slots.ts';
 
-/** What all threads will share of it. */
-export function specOf({ fd, header }: OpenedOverlay): OverlayFileSpec {
-  return { fd, header, memory: KeptMemory.create(header.mapPages) };
+const NO_DIRECTORY = -1;
+
+/**
+ * What all threads will share of it.
+ *
+ * @param directoryFd of its directory, where room is asked for
+ */
+export function specOf({ fd, header }: OpenedOverlay, directoryFd = NO_DIRECTORY): OverlayFileSpec {
+  return { fd, directoryFd, header, memory: KeptMemory.create(header.mapPages) };
 }
 
 /**

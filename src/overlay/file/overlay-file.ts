@@ -13,6 +13,7 @@ import { readAll, writeAll } from '../../sys/file-bytes.ts';
 import type { DiskExtent } from '../extent.ts';
 import type { BlockMap } from '../map.ts';
 import type { Store } from '../store.ts';
+import { StoreDirectory } from '../store-directory.ts';
 import { KEPT, KEPT_NUMBERS, KeptMemory } from './kept-memory.ts';
 import {
   encodeHeader,
@@ -29,6 +30,8 @@ import {
 /** Plain data, posted to every thread. */
 export interface OverlayFileSpec {
   readonly fd: number;
+  /** Of the directory that it lies in. */
+  readonly directoryFd: number;
   readonly memory: SharedArrayBuffer;
   /** As the file was opened; what changes is in `memory`. */
   readonly header: Header;
@@ -49,11 +52,13 @@ interface WrittenPage {
 
 export class OverlayFile {
   readonly memory: KeptMemory;
+  readonly directory: StoreDirectory;
   readonly #fd: number;
   readonly #page = new MapPage();
   #header: Header;
 
-  constructor({ fd, memory, header }: OverlayFileSpec) {
+  constructor({ fd, directoryFd, memory, header }: OverlayFileSpec) {
+    this.directory = new StoreDirectory(directoryFd);
     this.#fd = fd;
     this.#header = header;
     this.memory = new KeptMemory(memory, header.mapPages);
