@@ -30,12 +30,14 @@ interface Subject {
   /** Options of `cowfs mount`; undefined for the plain copy. */
   readonly options: readonly string[] | undefined;
   readonly lacks: readonly Feature[];
+  /** Whether the disk is kept in an overlay file. */
+  readonly isKept: boolean;
 }
 
 const FUSE_NATIVE_LACKS: readonly Feature[] = ['fallocate', 'holes', 'exact-times', 'one-time'];
 
 const SUBJECTS: readonly Subject[] = [
-  { name: 'a plain copy', options: undefined, lacks: [] },
+  { name: 'a plain copy', options: undefined, lacks: [], isKept: false },
   ...TRANSPORT_NAMES.flatMap((transport) =>
     CACHE_MODES[transport].map((cache) => ({
       name: `--transport ${transport} --cache ${cache}`,
@@ -44,13 +46,15 @@ const SUBJECTS: readonly Subject[] = [
         ...(transport === 'fuse-native' ? FUSE_NATIVE_LACKS : []),
         ...(transport === 'fuse-native' && cache === 'none' ? ['shared-mapping' as const] : []),
       ],
+      isKept: false,
     })),
   ),
+  { name: '--overlay', options: [], lacks: [], isKept: true },
 ];
 
 const bases = suiteBases(MAIN);
 
-describe.each(SUBJECTS)('$name', ({ name, options, lacks }) => {
+describe.each(SUBJECTS)('$name', ({ name, options, lacks, isKept }) => {
   const applicable = CASES.filter((one) =>
     one.lacks === undefined ? !one.needs.some((feature) => lacks.includes(feature)) : lacks.includes(one.lacks),
   );
@@ -63,7 +67,10 @@ describe.each(SUBJECTS)('$name', ({ name, options, lacks }) => {
     const before = bases.stateOf(one.base);
     let disk = join(directory, 'plain.img');
     if (options === undefined) must('cp', ['--sparse=always', base, disk]);
-    else disk = mountDisk(base, makeMountpoint(directory), ['--store', directory, ...options]).disk;
+    else {
+      const kept = isKept ? ['--overlay', join(directory, 'kept.cow')] : [];
+      disk = mountDisk(base, makeMountpoint(directory), ['--store', directory, ...options, ...kept]).disk;
+    }
     const { status, stderr } = run(process.execPath, [MAIN, 'run', one.name, disk], { timeoutMs: CASE_TIMEOUT_MS });
     expect(status, stderr).toBe(0);
     expect(bases.stateOf(one.base)).toEqual(before);

@@ -6,7 +6,7 @@ import { copyFileSync, mkdirSync, readFileSync, rmSync, truncateSync } from 'nod
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { CacheMode } from '../../src/fs/options.ts';
-import { makeMountpoint, mountDisk, mustCowfs } from '../harness.ts';
+import { makeMountpoint, mountDisk, mustCowfs, sha256 } from '../harness.ts';
 import { Executor } from './executor.ts';
 import { TimeRule } from './mtime.ts';
 import { type Operation, type Outcome, PROCESSES } from './operation.ts';
@@ -34,6 +34,8 @@ export interface Fixture {
   readonly options: readonly string[];
   /** Of the base, or what the options make of it. */
   readonly diskBytes: number;
+  /** File that is to keep the disk, made anew for each mount. */
+  readonly overlay?: string | undefined;
 }
 
 /** Where both files are. */
@@ -47,21 +49,40 @@ export async function withMount<T>(fixture: Fixture, crew: Crew, use: (pair: Pai
   const plain = join(fixture.directory, 'plain.img');
   copyFileSync(fixture.base, plain);
   truncateSync(plain, fixture.diskBytes);
+  const { overlay } = fixture;
+  if (overlay !== undefined) rmSync(overlay, { force: true });
   const { mountpoint, disk } = mountDisk(fixture.base, makeMountpoint(fixture.directory), [
     '--store',
     makeDirectory(fixture.directory, 'store'),
     '--cache',
     fixture.cacheMode,
     ...fixture.options,
+    ...(overlay === undefined ? [] : ['--overlay', overlay]),
   ]);
   try {
-    await Promise.all([...crew.processes.map((process) => process.use(disk)), crew.oracle.use(plain, true)]);
-    return await use({ disk, plain });
+    let result: T;
+    try {
+      await Promise.all([...crew.processes.map((process) => process.use(disk)), crew.oracle.use(plain, true)]);
+      result = await use({ disk, plain });
+    } finally {
+      await Promise.allSettled(crew.processes.map((process) => process.use('')));
+      mustCowfs(['unmount', ...(overlay === undefined ? ['--force'] : []), mountpoint]);
+    }
+    if (overlay !== undefined && result === undefined) await compareKept(overlay, plain);
+    return result;
   } finally {
-    await Promise.allSettled(crew.processes.map((process) => process.use('')));
-    mustCowfs(['unmount', '--force', mountpoint]);
     rmSync(plain);
   }
+}
+
+/** What was equal while it was mounted has to be in the file afterwards. */
+async function compareKept(overlay: string, plain: string): Promise<void> {
+  mustCowfs(['check', overlay]);
+  // A disk that was cut to nothing is nothing, too.
+  const exported = `${overlay}.img`;
+  mustCowfs(['export', overlay, exported, '--force']);
+  const [kept, expected] = await Promise.all([sha256(exported), sha256(plain)]);
+  if (kept !== expected) throw new Error(`${overlay} does not have what the disk had when it was unmounted`);
 }
 
 function makeDirectory(parent: string, name: string): string {

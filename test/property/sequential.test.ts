@@ -3,6 +3,7 @@
  * O_DIRECT handles and mappings, in one order: every answer, every size and in the end every byte has to be the
  * plain file's. COWFS_SEED repeats a run; COWFS_PROPERTY_LIVES multiplies its length.
  */
+import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { CacheMode } from '../../src/fs/options.ts';
@@ -23,12 +24,17 @@ interface Subject {
   readonly cacheMode: CacheMode;
   /** Operations that the transport does not carry. */
   readonly without: readonly string[];
+  /** Whether the disk is kept in an overlay file. */
+  readonly isKept: boolean;
 }
 
 const SUBJECTS: readonly Subject[] = [
-  ...CACHE_MODES.kernel.map((cacheMode) => ({ transport: 'kernel', cacheMode, without: [] }) as const),
-  { transport: 'fuse-native', cacheMode: 'writethrough', without: ['fallocate'] },
-  { transport: 'fuse-native', cacheMode: 'none', without: ['fallocate', 'map'] },
+  ...CACHE_MODES.kernel.map((cacheMode) => ({ transport: 'kernel', cacheMode, without: [], isKept: false }) as const),
+  { transport: 'fuse-native', cacheMode: 'writethrough', without: ['fallocate'], isKept: false },
+  { transport: 'fuse-native', cacheMode: 'none', without: ['fallocate', 'map'], isKept: false },
+  { transport: 'kernel', cacheMode: 'writeback', without: [], isKept: true },
+  { transport: 'kernel', cacheMode: 'none', without: [], isKept: true },
+  { transport: 'fuse-native', cacheMode: 'writethrough', without: ['fallocate'], isKept: true },
 ];
 const REDUCE_TIMEOUT_MS = 40_000;
 /** Of operations in a failure's message; the seed has the others. */
@@ -77,8 +83,8 @@ async function describeFailure(fixture: Fixture, ops: readonly Operation[], seen
   ].join('\n');
 }
 
-describe.each(SUBJECTS)('--transport $transport --cache $cacheMode', (subject) => {
-  const { transport, cacheMode, without } = subject;
+describe.each(SUBJECTS)('--transport $transport --cache $cacheMode, kept: $isKept', (subject) => {
+  const { transport, cacheMode, without, isKept } = subject;
 
   test.each(BASES.map((kind) => [kind.name, kind] as const))(
     'base of %s',
@@ -91,6 +97,7 @@ describe.each(SUBJECTS)('--transport $transport --cache $cacheMode', (subject) =
         directory,
         base: writeBase(directory, kind),
         cacheMode,
+        overlay: isKept ? join(directory, 'kept.cow') : undefined,
         options: [
           ...['--transport', transport],
           ...(kind.diskBytes === undefined ? [] : ['--size', String(kind.diskBytes)]),
@@ -115,7 +122,7 @@ describe.each(SUBJECTS)('--transport $transport --cache $cacheMode', (subject) =
       if (details.failed) throw details.errorInstance ?? new Error(fc.defaultReportMessage(details) ?? 'failed');
       expect(await sha256(fixture.base)).toBe(before);
       console.log(
-        `property: --transport ${transport} --cache ${cacheMode}, ${kind.name}: ${LIVES * SEQUENCES} sequences, ` +
+        `property: --transport ${transport} --cache ${cacheMode}${isKept ? ' --overlay' : ''}, ${kind.name}: ${LIVES * SEQUENCES} sequences, ` +
           `${operations} operations, ${PROCESSES} processes, ${LIVES} mounts, seed ${SEED}`,
       );
     },
