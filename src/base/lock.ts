@@ -68,6 +68,11 @@ export function useAlone(path: string, fd: number): void {
   }
 }
 
+/** Takes what `useAlone` does, without a look at others. */
+export function lockAlone(fd: number): void {
+  for (const byte of [...HOLDS, ...WRITER_HOLDS]) lockShared(fd, byte, 1);
+}
+
 /** Gives up what `useAlone` took besides. */
 export function shareAgain(fd: number): void {
   for (const byte of WRITER_HOLDS) unlockRange(fd, byte, 1);

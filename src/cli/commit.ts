@@ -1,7 +1,7 @@
 /**
  * `cowfs commit`: writes what was written to a disk back into its base, or base and changes to a new image.
  */
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { OpenedBase } from '../base/open.ts';
@@ -61,6 +61,9 @@ async function commitToBase(source: OpenedSource, json: boolean): Promise<void> 
   const { basePath, daemon } = source;
   const fd = openForWriting(basePath);
   try {
+    if (!isSameFile(fd, source.baseFd)) {
+      throw new CowfsError('refused', `${basePath} names another file than the base now; move that back first`);
+    }
     // Of a mounted disk the daemon has the locks.
     if (daemon === undefined) useAlone(basePath, source.baseFd);
     const base = openBase(basePath, true);
@@ -82,7 +85,7 @@ async function commitToBase(source: OpenedSource, json: boolean): Promise<void> 
 
 /** First the log, whole and durable; then the base; then the log goes. */
 async function writeThroughLog(source: OpenedSource, base: OpenedBase, fd: number, json: boolean): Promise<void> {
-  const { applyRedoLog, differenceBytes, reserveRoom } = await import('../overlay/commit/apply.ts');
+  const { applyRedoLog, checkRoom, differenceBytes } = await import('../overlay/commit/apply.ts');
   const { RedoLog } = await import('../overlay/commit/redo-log.ts');
   const { identityOf } = await import('../overlay/file/identity.ts');
   const { openOverlay } = await import('../overlay/file/open.ts');
@@ -104,15 +107,22 @@ async function writeThroughLog(source: OpenedSource, base: OpenedBase, fd: numbe
       overlay === undefined
         ? undefined
         : { path: overlay.path, id: overlay.header.id, generation: overlay.header.generation };
-    const log = new RedoLog({ source: disk, base: identityOf(base), descriptor: base.descriptor, origin, moved });
+    const log = new RedoLog({
+      source: disk,
+      shownBytes: source.base.sizeBytes,
+      base: identityOf(base),
+      descriptor: base.descriptor,
+      origin,
+      moved,
+    });
     try {
-      reserveRoom(disk, base, fd);
+      checkRoom(disk, base, fd);
+      await daemon?.ask({ command: 'commit-begins' });
       // That of an interrupted commit of a mounted disk, which has all of it.
       log.publish(daemon !== undefined);
     } finally {
       log.close();
     }
-    await daemon?.ask({ command: 'commit-begins' });
     const opened = openOverlay(log.path, 'redo log', 'write');
     try {
       applyRedoLog(opened, base, fd, moved, overlay);
@@ -125,6 +135,11 @@ async function writeThroughLog(source: OpenedSource, base: OpenedBase, fd: numbe
     progress.failed();
     throw error;
   }
+}
+
+function isSameFile(a: number, b: number): boolean {
+  const [first, second] = [a, b].map((fd) => fstatSync(fd, { bigint: true }));
+  return first?.dev === second?.dev && first?.ino === second?.ino;
 }
 
 function openForWriting(path: string): number {

@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes } from '../lib/units.ts';
 import type { ChangedRange } from '../overlay/export/compare.ts';
-import { EXIT_OK } from './exit.ts';
+import { endWithReader } from './exit.ts';
 import { type OpenedSource, openSource } from './source.ts';
 
 interface DiffOptions {
@@ -49,8 +49,7 @@ Examples:
 
 async function diff(given: string, { written, json, map, base, force = false }: DiffOptions): Promise<void> {
   if (json === true && map === true) throw new CowfsError('usage', '--json and --map: give one of them');
-  // A reader that goes away has seen enough.
-  process.stdout.on('error', () => process.exit(EXIT_OK));
+  endWithReader();
   const source = await openSource(given, { purpose: 'look', base, force });
   try {
     if (map === true) {
@@ -60,7 +59,7 @@ async function diff(given: string, { written, json, map, base, force = false }: 
     const { changedRanges, writtenRanges } = await import('../overlay/export/compare.ts');
     const ranges = written === true ? writtenRanges(source.disk) : changedRanges(source.disk, source.base);
     if (json === true) printJson(source, ranges);
-    else printTable(source, ranges);
+    else printTable(source, ranges, written === true);
   } finally {
     source.close();
   }
@@ -87,20 +86,21 @@ async function pictureOf({ disk }: OpenedSource): Promise<string> {
   );
 }
 
-function printTable({ disk, base }: OpenedSource, ranges: Iterable<ChangedRange>): void {
+function printTable({ disk, base }: OpenedSource, ranges: Iterable<ChangedRange>, isWritten: boolean): void {
+  const data = isWritten ? 'data' : 'other data';
   const row = (offset: string, length: string, kind: string): string =>
     `${offset.padStart(OFFSET_COLUMNS)}  ${length.padStart(LENGTH_COLUMNS)}  ${kind}\n`;
   process.stdout.write(row('OFFSET', 'LENGTH', 'NOW'));
   let total = 0;
   for (const { offset, length, kind } of ranges) {
-    process.stdout.write(row(String(offset), String(length), kind === 'data' ? 'other data' : 'zeros'));
+    process.stdout.write(row(String(offset), String(length), kind === 'data' ? data : 'zeros'));
     total += length;
   }
   const size =
     disk.sizeBytes === base.sizeBytes
       ? ''
       : `; the disk is ${formatBytes(disk.sizeBytes)}, the base ${formatBytes(base.sizeBytes)}`;
-  process.stdout.write(`${formatBytes(total)} differ${size}\n`);
+  process.stdout.write(`${formatBytes(total)} ${isWritten ? 'written' : 'differ'}${size}\n`);
 }
 
 /** Piece by piece: there may be millions. */

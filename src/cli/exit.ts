@@ -30,6 +30,13 @@ export function reportError(error: unknown, verbose: boolean): number {
   return error instanceof CowfsError ? EXIT_CODES[error.kind] : EXIT_CODES.failed;
 }
 
+/** For a command that goes on printing: a reader that goes away has seen enough, anything else is a failure. */
+export function endWithReader(): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    process.exit(error.code === 'EPIPE' ? EXIT_OK : reportError(error, false));
+  });
+}
+
 export function warn(message: string): void {
   process.stderr.write(`cowfs: warning: ${oneLine(message)}\n`);
 }

@@ -1,7 +1,7 @@
 /**
  * `cowfs export`: a disk, as it is now, as an image file.
  */
-import { type BigIntStats, lstatSync, statSync } from 'node:fs';
+import { type BigIntStats, fstatSync, lstatSync } from 'node:fs';
 import { extname, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { ENOENT, errnoOf } from '../lib/errno.ts';
@@ -84,6 +84,7 @@ export interface ImageOptions {
 export async function writeImage(source: OpenedSource, path: string, options: ImageOptions): Promise<void> {
   const { format, isBacked, force, json } = options;
   checkTarget(source, path, force);
+  if (isBacked) checkBacking(source);
   const { exportRaw } = await import('../overlay/export/raw.ts');
   const { exportQcow2 } = await import('../overlay/export/qcow2.ts');
   const progress = await showProgress('exporting', json);
@@ -117,16 +118,27 @@ function makeFile(path: string): NewFile {
   }
 }
 
-/** Replacing the base or the overlay by an export of it would destroy both. */
-function checkTarget({ basePath, overlay }: OpenedSource, path: string, force: boolean): void {
+/** Replacing the base or the overlay by an export of it would destroy both, wherever they lie now. */
+function checkTarget({ baseFd, overlay }: OpenedSource, path: string, force: boolean): void {
   const target = statsOf(path);
   if (target === undefined) return;
   if (!target.isFile()) throw new CowfsError('usage', `${path} is there and no regular file; give another name`);
-  const sources = [basePath, ...(overlay === undefined ? [] : [overlay.path])];
-  const same = sources.find((source) => isSameFile(target, statSync(source, { bigint: true })));
-  if (same !== undefined) throw new CowfsError('usage', `${path} is what is exported; give another name`);
+  const sources = [baseFd, ...(overlay === undefined ? [] : [overlay.fd])];
+  if (sources.some((fd) => isSameFile(target, fstatSync(fd, { bigint: true })))) {
+    throw new CowfsError('usage', `${path} is what is exported; give another name`);
+  }
   if (!force)
     throw new CowfsError('refused', `${path} is there already; give another name, or replace it with --force`);
+}
+
+/** The image would name something else. */
+function checkBacking({ basePath, baseFd }: OpenedSource): void {
+  const named = statsOf(basePath);
+  if (named !== undefined && isSameFile(named, fstatSync(baseFd, { bigint: true }))) return;
+  throw new CowfsError(
+    'refused',
+    `${basePath} does not name the base any more, so an image cannot lie over it; move the base back, or export it --flat`,
+  );
 }
 
 function statsOf(path: string): BigIntStats | undefined {

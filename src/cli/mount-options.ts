@@ -79,7 +79,7 @@ export function addMountOptions(command: Command): Command {
       new Option('--log-level <level>', 'least severe messages to log').choices([...LOG_LEVELS]).default('info'),
     )
     .option('--trace', 'log every request (to --log-file, else standard error)')
-    .option('--force', 'go on although the base is in use');
+    .option('--force', 'go on although the base is in use, or is not as it was when the overlay was made');
 }
 
 /**
@@ -107,7 +107,7 @@ export async function toMountOptions(base: string, mountpoint: string, raw: RawO
     trace: raw.trace === true,
     force: raw.force === true,
     privateMountpoint: false,
-    ...(raw.overlay === undefined ? {} : { overlay: parseOverlay(raw) }),
+    ...(raw.overlay === undefined ? {} : { overlay: await parseOverlay(raw) }),
     ...(raw.size === undefined ? {} : { sizeBytes: parseSize(raw.size, '--size') }),
     ...(raw.maxStore === undefined ? {} : { maxStoreBytes: parseSize(raw.maxStore, '--max-store') }),
     ...(raw.maxSessionStore === undefined
@@ -133,7 +133,7 @@ function refuseBesideFuseNative({ cache, threads, enospcTimeout }: RawOptions): 
   }
 }
 
-function parseOverlay({ overlay = '', empty, readOnly }: RawOptions): string {
+async function parseOverlay({ overlay = '', empty, readOnly }: RawOptions): Promise<string> {
   if (overlay === '') throw new CowfsError('usage', '--overlay: give a file');
   if (empty === true) {
     throw new CowfsError('usage', '--empty makes no disk that --overlay could keep; leave one of them out');
@@ -141,7 +141,8 @@ function parseOverlay({ overlay = '', empty, readOnly }: RawOptions): string {
   if (readOnly === true) {
     throw new CowfsError('usage', '--read-only beside --overlay: there is nothing to keep; leave one of them out');
   }
-  return resolve(overlay);
+  const { canonicalOverlay } = await import('../overlay/file/open.ts');
+  return canonicalOverlay(resolve(overlay));
 }
 
 function parseThreads(text = String(DEFAULT_THREADS)): number {

@@ -7,6 +7,7 @@ import type { OnProgress } from '../overlay/export/source.ts';
 /** Between two JSON events, and two drawings of the bar. */
 const INTERVAL_MS = 200;
 const BAR_COLUMNS = 30;
+const DEFAULT_COLUMNS = 80;
 
 export interface Progress {
   readonly report: OnProgress;
@@ -17,7 +18,11 @@ export interface Progress {
 }
 
 export async function showProgress(what: string, json: boolean): Promise<Progress> {
-  if (json) return new JsonProgress();
+  if (json) {
+    // A reader that goes away does not end what he was told of.
+    process.stdout.on('error', () => {});
+    return new JsonProgress();
+  }
   if (process.stderr.isTTY !== true) return { report: () => {}, done: () => {}, failed: () => {} };
   const { SingleBar } = await import('cli-progress');
   const startedMs = performance.now();
@@ -27,6 +32,8 @@ export async function showProgress(what: string, json: boolean): Promise<Progres
     synchronousUpdate: true,
     clearOnComplete: true,
     hideCursor: false,
+    // Else a signal would leave the terminal without; the line is cut to fit.
+    linewrap: true,
     fps: 1000 / INTERVAL_MS,
     barsize: BAR_COLUMNS,
     format: (options, { progress, value, total }) => {
@@ -34,7 +41,8 @@ export async function showProgress(what: string, json: boolean): Promise<Progres
       const bytesPerMs = value / Math.max(1, performance.now() - startedMs);
       const left = bytesPerMs === 0 ? '' : `, ${formatDuration((total - value) / bytesPerMs)} left`;
       const drawn = `${options.barCompleteString?.slice(0, full)}${options.barIncompleteString?.slice(full)}`;
-      return `${what} ${drawn} ${Math.floor(progress * 100)} %, ${formatBytes(Math.round(bytesPerMs * 1000))}/s${left}`;
+      const text = `${what} ${drawn} ${Math.floor(progress * 100)} %, ${formatBytes(Math.round(bytesPerMs * 1000))}/s${left}`;
+      return text.slice(0, Math.max(1, (process.stderr.columns ?? DEFAULT_COLUMNS) - 2));
     },
   });
   bar.start(1, 0);

@@ -60,10 +60,13 @@ async function runCommand(
       daemon.ended.then(() => Promise.reject(new CowfsError('failed', 'the disk was unmounted while the command ran'))),
     ]);
   } finally {
-    // A mapping, or a child that lives on, may have more than the last close brought.
-    await flush(daemon.status().disks.filter(({ overlay }) => overlay !== null));
-    await daemon.detach();
-    await daemon.ended;
+    try {
+      // A mapping, or a child that lives on, may have more than the last close brought.
+      await flush(daemon.status().disks.filter(({ overlay }) => overlay !== null));
+    } finally {
+      await daemon.detach();
+      await daemon.ended;
+    }
   }
 }
 

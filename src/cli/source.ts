@@ -63,10 +63,20 @@ async function openOverlaySource(
   const { LayerStack } = await import('../overlay/export/stack.ts');
   const { checkIdentity, identityOf } = await import('../overlay/file/identity.ts');
   const { loadMap, specOf } = await import('../overlay/file/load.ts');
-  const { openOverlay } = await import('../overlay/file/open.ts');
+  const { NoOverlayError, openOverlay } = await import('../overlay/file/open.ts');
   const { checkNotMounted } = await import('../daemon/registry.ts');
   checkNotMounted(path);
-  const peeked = openOverlay(path, 'overlay', 'look');
+  let peeked: OpenedOverlay;
+  try {
+    peeked = openOverlay(path, 'overlay', 'look');
+  } catch (error) {
+    if (!(error instanceof NoOverlayError)) throw error;
+    throw new CowfsError(
+      'usage',
+      `${path} is no disk of a mount of yours, and no overlay of cowfs; give one of these`,
+      error,
+    );
+  }
   closeSync(peeked.fd);
   const basePath = givenBase ?? peeked.header.base.path;
   // First, as it may empty the overlay.
@@ -81,7 +91,7 @@ async function openOverlaySource(
       const { diskBytes: sizeBytes, backingLimit, dataOffset: origin } = opened.header;
       const stack = new LayerStack(base.descriptor);
       const layer = stack.push({ sizeBytes, backingLimit, fd: opened.fd, origin });
-      loadMap(opened, specOf(opened), layer.map);
+      loadMap(opened, specOf(opened), layer.map, 'read');
       return {
         name: path,
         disk: layer,
@@ -107,6 +117,7 @@ async function openOverlaySource(
 
 async function borrow({ socket }: RegistryEntry, path: string, purpose: HoldPurpose): Promise<OpenedSource> {
   const { DaemonConnection } = await import('../daemon/control.ts');
+  const { lockBase } = await import('../base/lock.ts');
   const { LayerStack } = await import('../overlay/export/stack.ts');
   const { flush } = await import('./flush.ts');
   const daemon = new DaemonConnection(socket);
@@ -117,6 +128,8 @@ async function borrow({ socket }: RegistryEntry, path: string, purpose: HoldPurp
     await flush([disk]);
     const lent = await daemon.ask({ command: 'hold', disk: disk.name, purpose }, HOLD_MS);
     const fd = files.open(lent, lent.base.fd);
+    // The daemon's locks end with the mount, which may be before this does. What they warn of it has told.
+    if (purpose !== 'commit') lockBase(lent.base.path, fd, true);
     const stack = new LayerStack({ fd, sizeBytes: lent.base.sizeBytes, hasHoles: lent.base.hasHoles });
     for (const layer of lent.layers) await stackLent(stack, layer, lent, files, daemon);
     return {

@@ -7,7 +7,7 @@ import type { RegistryEntry } from '../daemon/registry.ts';
 import type { DiskStatus, MountStatus } from '../daemon/status.ts';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes, formatDuration } from '../lib/units.ts';
-import { EXIT_OK } from './exit.ts';
+import { EXIT_OK, endWithReader } from './exit.ts';
 import { readStatus, readStatuses } from './list.ts';
 import { formatTable } from './table.ts';
 
@@ -49,8 +49,7 @@ async function watchStatus(mountpoint: string | undefined, json: boolean): Promi
   const { liveEntries } = await import('../daemon/reap.ts');
   const entry = mountpoint === undefined ? undefined : await liveEntry(mountpoint);
   const { stdout } = process;
-  // A reader that goes away has seen enough.
-  stdout.on('error', () => process.exit(EXIT_OK));
+  endWithReader();
   process.once('SIGINT', () => process.exit(EXIT_OK));
   for (;;) {
     const entries = entry === undefined ? liveEntries() : [entry];
@@ -85,6 +84,7 @@ function statusText(status: MountStatus): string {
     ...status.disks.flatMap((disk): [string, string][] => [
       ['disk', diskText(disk)],
       ['written', `${formatBytes(disk.writtenBytes)}, taking ${formatBytes(disk.storeBytes)}${layersText(disk)}`],
+      ...(disk.overlay === null ? [] : [['kept in', disk.overlay] as [string, string]]),
     ]),
     ['store', `${store.directory} (${store.strategy}), ${formatBytes(store.freeBytes)} free${quota}`],
     ...(store.heldBytes > 0

@@ -6,13 +6,17 @@
  * write there until it says that it is done, only the disk that is committed knows what the base should have: if the
  * command dies in between, nobody else may look at it until another commit has come to its end.
  */
+import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { BaseDescriptor } from '../base/base.ts';
-import { shareAgain, useAlone } from '../base/lock.ts';
+import { baseChange } from '../base/change.ts';
+import { lockAlone, shareAgain, useAlone } from '../base/lock.ts';
 import type { OpenedBase } from '../base/open.ts';
 import type { CowFs } from '../fs/cow-fs.ts';
-import { KIND } from '../fs/inodes.ts';
+import { INODE, KIND } from '../fs/inodes.ts';
 import type { NodeId } from '../fs/node.ts';
 import { CowfsError } from '../lib/error.ts';
+import { redoLogPath } from '../overlay/commit/redo-log.ts';
 import { cloneStore } from '../overlay/file/clone.ts';
 import { BASE_LAYER, closeStores } from '../overlay/layers.ts';
 import type { HoldPurpose, LentDisk, LentLayer, LentRuns } from './control-requests.ts';
@@ -23,6 +27,7 @@ const MOST_RUNS = 8192;
 
 interface Hold {
   readonly path: string;
+  readonly node: NodeId;
   readonly layer: number;
   /** Whether the layer is referenced for it: what a kept disk has is only looked at. */
   readonly isFrozen: boolean;
@@ -43,8 +48,8 @@ export interface HoldsOptions {
 export class Holds {
   readonly #options: HoldsOptions;
   readonly #holds = new Map<object, Hold>();
-  /** Path of the disk whose commit has begun to write to the base. */
-  #unfinished: string | undefined;
+  /** The disk whose commit has begun to write to the base. */
+  #unfinished: NodeId | undefined;
 
   constructor(options: HoldsOptions) {
     this.#options = options;
@@ -99,16 +104,18 @@ export class Holds {
   }
 
   commitBegins(client: object): void {
-    this.#unfinished = this.#committing(client).path;
+    this.#unfinished = this.#committing(client).node;
   }
 
   commitDone(client: object): void {
     const hold = this.#committing(client);
     const { access, fs, committed } = this.#options;
     const { sizeBytes } = fs.sessions.layers.extent(hold.layer);
-    access.withDisk(hold.path, (_node, session) =>
-      access.alone(hold.path, session, () => fs.sessions.rebase(session, hold.layer, sizeBytes)),
-    );
+    // It may have been moved, or removed.
+    if (fs.inodes.kind(hold.node) === KIND.DISK) {
+      const session = fs.inodes.get(hold.node, INODE.CONTENT);
+      access.alone(hold.path, session, () => fs.sessions.rebase(session, hold.layer, sizeBytes));
+    }
     committed();
     this.#unfinished = undefined;
     this.release(client);
@@ -120,7 +127,10 @@ export class Holds {
     if (hold === undefined) return false;
     this.#holds.delete(client);
     if (hold.isFrozen) closeStores(this.#options.fs.sessions.layers.release(hold.layer));
-    if (hold.purpose === 'commit' && this.#unfinished === undefined) this.#endCommit();
+    if (hold.purpose === 'commit') {
+      if (!this.#hasBegun()) this.#unfinished = undefined;
+      this.#endCommit();
+    }
     return hold.isFrozen;
   }
 
@@ -129,17 +139,17 @@ export class Holds {
    *
    * @returns the layer, referenced for the caller if it is frozen
    */
-  #lend(path: string, purpose: HoldPurpose): Pick<Hold, 'layer' | 'isFrozen'> {
+  #lend(path: string, purpose: HoldPurpose): Pick<Hold, 'layer' | 'isFrozen' | 'node'> {
     const { access, fs } = this.#options;
     const { sessions } = fs;
     return access.withDisk(path, (node, session) => {
       if (session === sessions.kept) {
-        if (purpose === 'look') return { layer: sessions.top(session), isFrozen: false };
+        if (purpose === 'look') return { node, layer: sessions.top(session), isFrozen: false };
         if (purpose === 'commit') access.checkNotKept(path, session, 'be committed while it is mounted');
-        return { layer: this.#copyKept(path, session), isFrozen: true };
+        return { node, layer: this.#copyKept(path, session), isFrozen: true };
       }
       if (purpose === 'commit') this.#checkAlone(path, node);
-      return access.alone(path, session, () => ({ layer: sessions.snapshot(session), isFrozen: true }));
+      return access.alone(path, session, () => ({ node, layer: sessions.snapshot(session), isFrozen: true }));
     });
   }
 
@@ -149,7 +159,7 @@ export class Holds {
     const { sessions } = fs;
     return access.alone(path, session, () => {
       const top = sessions.top(session);
-      const copy = cloneStore(overlay, sessions.layers.open(top), sessions.layers.writtenBytes(top));
+      const copy = cloneStore(dirname(overlay), sessions.layers.open(top), sessions.layers.writtenBytes(top));
       if (typeof copy === 'number') return sessions.copyKept(copy);
       throw new CowfsError(
         'refused',
@@ -178,6 +188,12 @@ export class Holds {
     );
   }
 
+  /** Whether the base may have been written to; a command can say so and die before. */
+  #hasBegun(): boolean {
+    const { base } = this.#options;
+    return existsSync(redoLogPath(base().path)) || baseChange(base()) !== undefined;
+  }
+
   #committing(client: object): Hold {
     const hold = this.#holds.get(client);
     if (hold?.purpose === 'commit') return hold;
@@ -186,7 +202,7 @@ export class Holds {
 
   #prepareCommit(path: string): void {
     const { access, base, fs } = this.#options;
-    if (this.#unfinished !== undefined && this.#unfinished !== path) throw this.#unfinishedError(path);
+    this.#checkFinished(path);
     if ([...this.#holds.values()].some(({ purpose }) => purpose === 'commit')) {
       throw new CowfsError('refused', `${access.full(path)}: another commit is under way; wait for it`);
     }
@@ -194,26 +210,43 @@ export class Holds {
       throw new CowfsError('refused', `${access.full(path)}: an export or diff is under way; wait for it`);
     }
     const { path: basePath, descriptor } = base();
-    useAlone(basePath, descriptor.fd);
+    const change = baseChange(base());
+    // What an interrupted commit wrote there is ours.
+    if (change !== undefined && this.#unfinished === undefined) {
+      throw new CowfsError(
+        'refused',
+        `the base ${basePath} changed under this mount (${change}); what the disk shows is not to be trusted: use --to, and look`,
+      );
+    }
+    try {
+      useAlone(basePath, descriptor.fd);
+    } catch (error) {
+      if (this.#unfinished !== undefined) lockAlone(descriptor.fd);
+      throw error;
+    }
     // Nobody may make a disk, or change what lies under one.
     fs.sessions.isCommitting = true;
   }
 
   #endCommit(): void {
+    if (this.#unfinished !== undefined) return;
     const { base, fs } = this.#options;
     fs.sessions.isCommitting = false;
     shareAgain(base().descriptor.fd);
   }
 
   #checkFinished(path: string): void {
-    if (this.#unfinished !== undefined && this.#unfinished !== path) throw this.#unfinishedError(path);
+    if (this.#unfinished === undefined) return;
+    const { access } = this.#options;
+    if (access.withDisk(path, (node) => node) !== this.#unfinished) throw this.#unfinishedError(path);
   }
 
   #unfinishedError(path: string): CowfsError {
-    const { access } = this.#options;
+    const { access, fs } = this.#options;
+    const disk = access.full(this.#unfinished === undefined ? '' : fs.namespace.path(this.#unfinished));
     return new CowfsError(
       'refused',
-      `${access.full(path)}: the commit of ${this.#unfinished} was interrupted; run cowfs commit ${access.full(this.#unfinished ?? '')} again`,
+      `${access.full(path)}: the commit of ${disk} was interrupted; run cowfs commit ${disk} again`,
     );
   }
 

@@ -61,7 +61,8 @@ export class Monitor {
   }
 
   #lookAtBase(): void {
-    if (this.baseChanged !== undefined) return;
+    // A commit writes to it.
+    if (this.baseChanged !== undefined || this.#monitored.sessions.isCommitting) return;
     const { journal } = this.#monitored;
     const base = this.#base;
     const change = baseChange(base);

@@ -4,7 +4,6 @@
  * failed or the mount ended. It never touches its own mountpoint once mounted: that would wait for itself.
  */
 import { fstatSync } from 'node:fs';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { OpenedBase } from '../base/open.ts';
 import { pathByNumber } from '../fs/control-directory.ts';
 import { Counters, totals } from '../fs/counters.ts';
@@ -35,7 +34,7 @@ import type { Watcher } from './watcher.ts';
 
 /** How often disks are looked for that the kernel keeps by nothing but a name in `.cowfs`. */
 const SWEEP_MS = 500;
-/** How long workers may be at their last requests when the mount is gone. */
+/** How long a worker may be at its last request when the mount is gone. */
 const STRAGGLERS_MS = 3000;
 
 interface Mounted extends Attachment {
@@ -200,10 +199,12 @@ export class MountDaemon {
     this.#endNow();
   }
 
-  /** Brings the overlay file to its end once the workers have ended; one that waits for its store is not waited for. */
-  async #finishKept(): Promise<void> {
-    await Promise.race([this.#serving.unmounted.catch(() => {}), delay(STRAGGLERS_MS, undefined, { ref: false })]);
-    const errno = this.#fs.sessions.finishKept();
+  /** Brings the overlay file to its end once nobody is inside any more, and lets nobody in again. */
+  #finishKept(): void {
+    const { sessions } = this.#fs;
+    // One that waits for the base or the store is not waited for.
+    sessions.gate.close(sessions.kept, STRAGGLERS_MS);
+    const errno = sessions.finishKept();
     if (errno === OK) return;
     throw new CowfsError(
       'failed',

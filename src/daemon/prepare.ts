@@ -18,7 +18,7 @@ import { rollForward } from '../overlay/commit/roll-forward.ts';
 import { type KeptDisk, keepIn } from '../overlay/file/keep.ts';
 import { Sessions } from '../overlay/sessions.ts';
 import { StoreDirectory } from '../overlay/store-directory.ts';
-import { openTempStore } from '../overlay/temp-store.ts';
+import { checkDirectory, openTempStore } from '../overlay/temp-store.ts';
 import type { MountOptions } from './options.ts';
 import { checkNotMounted } from './registry.ts';
 
@@ -40,8 +40,10 @@ export function prepare(options: MountOptions): Prepared {
   try {
     const diskBytes = diskSize(options, base);
     const kept = options.overlay === undefined ? undefined : keepIn(options.overlay, base, diskBytes, options.force);
-    // Whether it can be written to is found out now, not at the guest's first write.
-    closeSync(openTempStore(options.storeDirectory));
+    // Whether it can be written to is found out now, not at the guest's first write. What is kept must come to light
+    // although there is no room beside it.
+    if (kept === undefined) closeSync(openTempStore(options.storeDirectory));
+    else checkDirectory(options.storeDirectory);
     const storeDirectoryFd = StoreDirectory.open(options.storeDirectory);
     // The main thread, workers, the keeper.
     const overlay = Sessions.create(2 + options.threads);

@@ -8,6 +8,7 @@ import { linkSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync 
 import { join } from 'node:path';
 import { EEXIST, ENOENT, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
+import { canonicalOverlay } from '../overlay/file/open.ts';
 import { startTimeOf } from '../sys/processes.ts';
 import { runtimeDirectory } from './runtime-directory.ts';
 
@@ -142,7 +143,7 @@ export function allEntries(): RegistryEntry[] {
 
 /** @throws CowfsError of kind `refused` where a live mount of this user keeps a disk in that file */
 export function checkNotMounted(overlay: string): void {
-  const entry = allEntries().find((each) => each.overlay === overlay && isAlive(each));
+  const entry = allEntries().find((each) => each.overlay === canonicalOverlay(overlay) && isAlive(each));
   if (entry === undefined) return;
   const { mountpoint } = entry;
   throw new CowfsError(

@@ -32,6 +32,9 @@ const RENAME_EXCHANGE = 2;
 /** What Node decodes bytes to that are no UTF-8. */
 const NO_UTF8 = '\ufffd';
 
+/** How names begin under which libfuse 2 hides what was removed. */
+const FUSE_HIDDEN = '.fuse_hidden';
+
 export class Namespace {
   /** The node that `create` or `makeDirectory` made, or `find` found. */
   found: NodeId = NO_NODE;
@@ -166,6 +169,8 @@ export class Namespace {
       if (node === NO_NODE) return ENOENT;
       const errno = this.#checkNewName(newParent, newName);
       if (errno !== OK) return errno;
+      // What libfuse 2 makes of a removal while the disk is open (its lib/fuse.c, hide_node).
+      if (newName.startsWith(FUSE_HIDDEN) && this.#isKept(node)) return EPERM;
       const target = inodes.child(newParent, newName);
       if (target === node) return OK;
       if ((flags & RENAME_EXCHANGE) !== 0) return this.#exchange(node, target);
@@ -280,8 +285,12 @@ export class Namespace {
     const isDirectory = this.#inodes.kind(node) === KIND.DIRECTORY;
     if (isDirectory !== (kind === KIND.DIRECTORY)) return isDirectory ? EISDIR : ENOTDIR;
     // It would be there again at the next mount: whoever wants it gone removes the overlay file.
-    if (!isDirectory && this.#inodes.get(node, INODE.CONTENT) === this.#sessions.kept) return EPERM;
+    if (this.#isKept(node)) return EPERM;
     return isDirectory && this.#inodes.get(node, INODE.FIRST_CHILD) !== NO_NODE ? ENOTEMPTY : OK;
+  }
+
+  #isKept(node: NodeId): boolean {
+    return this.#inodes.kind(node) === KIND.DISK && this.#inodes.get(node, INODE.CONTENT) === this.#sessions.kept;
   }
 
   /** The content of a directory changed. */

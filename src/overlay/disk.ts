@@ -70,7 +70,7 @@ export class Disk {
     this.transferred = 0;
     if (length === 0) return OK;
     const end = offset + length;
-    if (end > MAX_DISK_BYTES) return EFBIG;
+    if (end > this.layer.maxBytes) return EFBIG;
     const first = Math.floor(offset / BLOCK_BYTES);
     const last = Math.floor((end - 1) / BLOCK_BYTES);
     let errno: Errno;
@@ -97,7 +97,7 @@ export class Disk {
   discard(offset: number, length: number): Errno {
     if (length === 0) return OK;
     // Past the end of the disk everything is zero anyway: the last block is a whole one.
-    const reach = Math.min(offset + length, MAX_DISK_BYTES);
+    const reach = Math.min(offset + length, this.layer.maxBytes);
     const end = reach >= this.sizeBytes ? Math.ceil(reach / BLOCK_BYTES) * BLOCK_BYTES : reach;
     if (end <= offset) return OK;
     const first = Math.floor(offset / BLOCK_BYTES);
@@ -117,7 +117,7 @@ export class Disk {
    */
   allocate(offset: number, length: number, keepSize: boolean): Errno {
     const end = offset + length;
-    if (end > MAX_DISK_BYTES) return EFBIG;
+    if (end > this.layer.maxBytes) return EFBIG;
     const first = Math.floor(offset / BLOCK_BYTES);
     const last = Math.floor((end - 1) / BLOCK_BYTES);
     this.#locks.lock(first, last);
@@ -133,7 +133,7 @@ export class Disk {
 
   /** Sets the size; what is cut off is gone, what is added reads as zeros (ftruncate(2)). */
   truncate(size: number): Errno {
-    if (size > MAX_DISK_BYTES) return EFBIG;
+    if (size > this.layer.maxBytes) return EFBIG;
     if (size > this.sizeBytes) {
       this.layer.extent.growTo(size);
       return OK;
@@ -160,7 +160,10 @@ export class Disk {
   #truncateKept(size: number, firstGone: BlockIndex, last: BlockIndex): Errno {
     this.#forgetFrom(size, firstGone, last);
     const errno = this.layer.sync();
-    return errno === OK ? this.#store.cut(size) : errno;
+    if (errno === OK) return this.#store.cut(size);
+    // It has shrunk all the same, and what was cut off must not come back when it grows.
+    this.#store.zeroTail(size);
+    return errno;
   }
 
   #forgetFrom(size: number, firstGone: BlockIndex, last: BlockIndex): void {

@@ -6,7 +6,7 @@
 import type { Backing } from '../base/backing.ts';
 import { type Errno, OK } from '../lib/errno.ts';
 import type { Arena } from './arena.ts';
-import { BASE, BLOCK_BYTES, type BlockIndex, type BlockState, RESERVED, STORE, ZERO } from './block.ts';
+import { BASE, BLOCK_BYTES, type BlockIndex, type BlockState, MAX_DISK_BYTES, RESERVED, STORE, ZERO } from './block.ts';
 import type { ExportSource } from './export/source.ts';
 import { DiskExtent } from './extent.ts';
 import type { OverlayFile } from './file/overlay-file.ts';
@@ -31,6 +31,9 @@ export class Layer implements ExportSource {
   /** Where its store is, or will be. */
   readonly directory: StoreDirectory;
 
+  /** Most bytes that a disk of it can have. */
+  readonly maxBytes: number;
+
   readonly #backing: Backing | Layer;
   readonly #file: OverlayFile | undefined;
   /** End of the current run, and of the part of it that may hold data. */
@@ -47,6 +50,7 @@ export class Layer implements ExportSource {
     this.store = new Store(this.control, directory, arena.double(at + EXTENT.AT + EXTENT.ORIGIN * 2), file?.memory);
     this.extent = new DiskExtent(arena, at, this.control);
     this.#file = file;
+    this.maxBytes = file?.maxBytes ?? MAX_DISK_BYTES;
     this.directory = directory;
     this.#backing = backing;
   }

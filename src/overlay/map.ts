@@ -9,11 +9,11 @@
  */
 import type { Arena } from './arena.ts';
 import { BASE, type BlockIndex, type BlockState, ZERO } from './block.ts';
+import { BLOCKS_PER_WORD, LOW_BITS, maskOf, popcount, stateIn, written } from './block-bits.ts';
 import type { KeptMemory } from './file/kept-memory.ts';
 import { LAYER } from './shared.ts';
 
 const LEAF_BLOCKS = 1024;
-const BLOCKS_PER_WORD = 16;
 const LEAF_WORDS = LEAF_BLOCKS / BLOCKS_PER_WORD;
 const FANOUT_BITS = 10;
 const FANOUT = 1 << FANOUT_BITS;
@@ -22,12 +22,11 @@ const LEVELS = 3;
 /** Leaves below a slot, by the levels of pointers between it and them. */
 const SPAN_LEAVES = [1, FANOUT, FANOUT ** 2, FANOUT ** 3] as const;
 
+const LEAVES = SPAN_LEAVES[LEVELS];
+
 /** Pointers that are answers: 0, the arena's fresh memory, is "all base". */
 const ALL_ZERO = 1;
 const FIRST_NODE = 2;
-
-/** Every second bit: bit 0 of each block of a word. */
-const LOW_BITS = 0x55555555;
 
 export class BlockMap {
   /** State of the run that `runAt` found last. */
@@ -50,7 +49,7 @@ export class BlockMap {
   }
 
   /** Blocks that it can tell of. */
-  readonly blocks = SPAN_LEAVES[LEVELS] * LEAF_BLOCKS;
+  readonly blocks = LEAVES * LEAF_BLOCKS;
 
   /**
    * How many blocks from `block` on share its state, at most `limit`; the state is in `runState`. One pass a word of
@@ -105,6 +104,11 @@ export class BlockMap {
    * @throws RangeError when no memory is left for a node
    */
   set(first: BlockIndex, count: number, state: BlockState): void {
+    this.#change(first, count, state);
+    this.#kept?.mark(first, count);
+  }
+
+  #change(first: BlockIndex, count: number, state: BlockState): void {
     const end = first + count;
     let writtenDelta = 0;
     for (let at = first; at < end; ) {
@@ -133,11 +137,14 @@ export class BlockMap {
       at += taken;
     }
     if (writtenDelta !== 0) Atomics.add(this.#control, LAYER.WRITTEN_BLOCKS, writtenDelta);
-    this.#kept?.mark(first, count);
   }
 
-  /** The states of a leaf's 1024 blocks, 16 to a word, as they are now. */
+  /** The states of a leaf's 1024 blocks, 16 to a word, as they are now; past the last leaf those of nothing. */
   copyLeaf(leaf: number, into: Int32Array, at: number): void {
+    if (leaf >= LEAVES) {
+      into.fill(0, at, at + LEAF_WORDS);
+      return;
+    }
     const pointer = this.#find(leaf);
     if (pointer < FIRST_NODE) {
       into.fill(leaflessState(pointer) * LOW_BITS, at, at + LEAF_WORDS);
@@ -153,12 +160,20 @@ export class BlockMap {
    * @throws RangeError when no memory is left for a node
    */
   loadLeaf(leaf: number, from: Int32Array, at: number): void {
+    if (leaf >= LEAVES) return;
+    const states = from.subarray(at, at + LEAF_WORDS);
+    // What is all alike needs no leaf.
+    for (const state of [BASE, ZERO] as const) {
+      if (!states.every((word) => word === ((state * LOW_BITS) | 0))) continue;
+      this.#change(leaf * LEAF_BLOCKS, LEAF_BLOCKS, state);
+      return;
+    }
     const pointer = this.#grow(leaf);
     let writtenBlocks = 0;
     for (let word = 0; word < LEAF_WORDS; word++) {
-      const states = from[at + word] as number;
-      writtenBlocks += popcount(written(states)) - popcount(written(this.#arena.words[pointer + word] as number));
-      this.#arena.words[pointer + word] = states;
+      const now = states[word] as number;
+      writtenBlocks += popcount(written(now)) - popcount(written(this.#arena.words[pointer + word] as number));
+      this.#arena.words[pointer + word] = now;
     }
     Atomics.add(this.#control, LAYER.WRITTEN_BLOCKS, writtenBlocks);
   }
@@ -273,26 +288,6 @@ export class BlockMap {
   }
 }
 
-function stateIn(word: number, inLeaf: number): BlockState {
-  return ((word >>> ((inLeaf % BLOCKS_PER_WORD) * 2)) & 3) as BlockState;
-}
-
 function leaflessState(pointer: number): BlockState {
   return pointer === ALL_ZERO ? ZERO : BASE;
-}
-
-/** Bits of `count` blocks from bit `shift` on; `count` 1 to 16. */
-function maskOf(shift: number, count: number): number {
-  return (count === BLOCKS_PER_WORD ? -1 : (1 << (count * 2)) - 1) << shift;
-}
-
-/** Bit 0 of each block whose state is `STORE`: low bit set, high bit clear. */
-function written(word: number): number {
-  return word & ~(word >>> 1) & LOW_BITS;
-}
-
-function popcount(word: number): number {
-  let bits = word - ((word >>> 1) & LOW_BITS);
-  bits = (bits & 0x33333333) + ((bits >>> 2) & 0x33333333);
-  return (((bits + (bits >>> 4)) & 0x0f0f0f0f) * 0x01010101) >>> 24;
 }

@@ -88,10 +88,15 @@ export class Store {
     return opened === OK ? fallocate(this.fd, 0, this.origin + offset, length) : opened;
   }
 
-  /** Drops everything from `size` on. */
+  /** Drops everything from `size` on. An overlay file keeps whole blocks: of the last the rest becomes zeros. */
   cut(size: number): Errno {
     if (this.fd === NONE) return OK;
-    const end = this.origin + size;
+    let end = this.origin + size;
+    if (this.#kept !== undefined) {
+      const errno = this.zeroTail(size);
+      if (errno !== OK) return errno;
+      end = this.origin + Math.ceil(size / BLOCK_BYTES) * BLOCK_BYTES;
+    }
     try {
       if (fstatSync(this.fd).size > end) ftruncateSync(this.fd, end);
       return OK;
@@ -100,6 +105,12 @@ export class Store {
       const errno = errnoOf(error);
       return errno === EFBIG ? OK : errno;
     }
+  }
+
+  /** Makes zeros of what the last block of a disk of this size has past its end. */
+  zeroTail(size: number): Errno {
+    const tail = size % BLOCK_BYTES;
+    return tail === 0 ? OK : this.zero(size, BLOCK_BYTES - tail);
   }
 
   /** Bytes that the host's file system really spends on it (st_blocks). */

@@ -36,7 +36,8 @@ export function openTempStore(directory: string): number {
   }
 }
 
-function checkDirectory(directory: string): void {
+/** @throws CowfsError of kind `usage` for what is no directory */
+export function checkDirectory(directory: string): void {
   try {
     if (statSync(realpathSync(directory)).isDirectory()) return;
   } catch (error) {

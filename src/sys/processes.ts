@@ -4,6 +4,7 @@
  * themselves, so that it is safe on our own mount.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 
 export interface ProcessUse {
   readonly pid: number;
@@ -34,9 +35,14 @@ export function commandOf(pid: number): string {
   return readOrUndefined(() => readFileSync(`/proc/${pid}/comm`, 'utf8').trim()) ?? '?';
 }
 
-/** Processes other than this one that hold this file open, by its path as the kernel shows it. */
-export function usersOfFile(path: string): ProcessUse[] {
-  return usersWhere((link) => link === path);
+/**
+ * Processes other than this one that hold this file open, by its path as the kernel shows it.
+ *
+ * @param inode if the file may have been made without a name, which the kernel goes on to show (d_tmpfile)
+ */
+export function usersOfFile(path: string, inode?: number): ProcessUse[] {
+  const unnamed = inode === undefined ? undefined : join(dirname(path), `#${inode} (deleted)`);
+  return usersWhere((link) => link === path || link === unnamed);
 }
 
 /** Processes that hold open, map, run or stand in anything at or below `directory`, by the links in /proc. */

@@ -3,7 +3,7 @@
  * their way to a name, once they are whole: so nobody ever finds half of one. Any thread.
  */
 import { randomUUID } from 'node:crypto';
-import { closeSync, constants, fsyncSync, openSync, renameSync, unlinkSync } from 'node:fs';
+import { closeSync, constants, fsyncSync, openSync, renameSync, rmSync, unlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { EEXIST, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, type Errno, errnoName, errnoOf, OK } from '../lib/errno.ts';
 import { linkDescriptor } from './libc.ts';
@@ -68,7 +68,7 @@ export class NewFile {
    */
   publish(replace: boolean): void {
     fsyncSync(this.fd);
-    // link(2) never replaces, rename(2) always does; whoever is killed between the two leaves a name behind.
+    // link(2) never replaces, rename(2) always does; a name that is left between the two the next one removes.
     const errno = linkDescriptor(this.fd, this.#path);
     if (errno === EEXIST && replace) this.#replace();
     else if (errno !== OK) throw linkError(errno, this.#path);
@@ -79,7 +79,8 @@ export class NewFile {
   #replace(): void {
     let aside = this.#aside;
     if (aside === undefined) {
-      aside = this.#freshName();
+      aside = asideOf(this.#path);
+      removeAside(this.#path);
       const errno = linkDescriptor(this.fd, aside);
       if (errno !== OK) throw linkError(errno, aside);
       this.#aside = aside;
@@ -102,6 +103,16 @@ export class NewFile {
   #freshName(): string {
     return join(this.#directory, `.${basename(this.#path).slice(0, 200)}.${randomUUID().slice(0, 8)}`);
   }
+}
+
+/** The name that a file has for the moment in which it takes another's place. */
+function asideOf(path: string): string {
+  return join(dirname(path), `.${basename(path).slice(0, 200)}.cowfs-new`);
+}
+
+/** Removes what somebody left who was killed in that moment. */
+export function removeAside(path: string): void {
+  rmSync(asideOf(path), { force: true });
 }
 
 /** Makes names durable (fsync(2) of a directory). */

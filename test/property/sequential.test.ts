@@ -32,9 +32,10 @@ const SUBJECTS: readonly Subject[] = [
   ...CACHE_MODES.kernel.map((cacheMode) => ({ transport: 'kernel', cacheMode, without: [], isKept: false }) as const),
   { transport: 'fuse-native', cacheMode: 'writethrough', without: ['fallocate'], isKept: false },
   { transport: 'fuse-native', cacheMode: 'none', without: ['fallocate', 'map'], isKept: false },
-  { transport: 'kernel', cacheMode: 'writeback', without: [], isKept: true },
-  { transport: 'kernel', cacheMode: 'none', without: [], isKept: true },
-  { transport: 'fuse-native', cacheMode: 'writethrough', without: ['fallocate'], isKept: true },
+  // The map of a small overlay file has room for a disk of 1 TiB; `far` goes beyond.
+  { transport: 'kernel', cacheMode: 'writeback', without: ['far'], isKept: true },
+  { transport: 'kernel', cacheMode: 'none', without: ['far'], isKept: true },
+  { transport: 'fuse-native', cacheMode: 'writethrough', without: ['fallocate', 'far'], isKept: true },
 ];
 const REDUCE_TIMEOUT_MS = 40_000;
 /** Of operations in a failure's message; the seed has the others. */

@@ -2,11 +2,11 @@
  * Writes a redo log into its base, and clears away after it. Doing it twice does no harm, nor does being killed in
  * between: that is what the log is for. In a command's process, or a daemon's before it mounts; nobody else uses the base.
  */
-import { closeSync, fstatSync, fsyncSync, ftruncateSync, unlinkSync } from 'node:fs';
+import { closeSync, fstatSync, fsyncSync, ftruncateSync, statfsSync, unlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { Base } from '../../base/base.ts';
 import type { OpenedBase } from '../../base/open.ts';
-import { EOPNOTSUPP, errnoName, errnoOf, OK } from '../../lib/errno.ts';
+import { ENOSPC, EOPNOTSUPP, errnoName, errnoOf, OK } from '../../lib/errno.ts';
 import { CowfsError } from '../../lib/error.ts';
 import { FALLOC_FL_KEEP_SIZE, fallocate } from '../../sys/libc.ts';
 import { syncDirectory } from '../../sys/unnamed-file.ts';
@@ -20,6 +20,9 @@ import { loadMap, specOf } from '../file/load.ts';
 import { type OpenedOverlay, openOverlay, overlayExists } from '../file/open.ts';
 import { OverlayFile } from '../file/overlay-file.ts';
 import { markApplied } from './redo-log.ts';
+
+/** Room that file systems want for themselves. */
+const SPARE_BYTES = 1024 * 1024;
 
 /** Bytes that applying has to move. */
 export function differenceBytes(source: ExportSource): number {
@@ -36,7 +39,26 @@ export function differenceBytes(source: ExportSource): number {
  *
  * @throws CowfsError of kind `missing` when there is none
  */
-export function reserveRoom(source: ExportSource, base: OpenedBase, fd: number): void {
+function reserveRoom(source: ExportSource, base: OpenedBase, fd: number): void {
+  eachHole(source, base, (offset, length) => reserve(base.path, fd, offset, length));
+}
+
+/**
+ * Looks whether there will be room for that, and changes nothing, not even a time.
+ *
+ * @throws CowfsError of kind `missing` when there is none
+ */
+export function checkRoom(source: ExportSource, base: OpenedBase, fd: number): void {
+  let needed = 0;
+  eachHole(source, base, (_offset, length) => {
+    needed += length;
+  });
+  const { bavail, bsize } = statfsSync(`/proc/self/fd/${fd}`);
+  if (needed > 0 && needed + needed / 128 + SPARE_BYTES > bavail * bsize) throw writeError(base.path, ENOSPC);
+}
+
+/** Parts of the base that have no space yet and will be written to. */
+function eachHole(source: ExportSource, base: OpenedBase, found: (offset: number, length: number) => void): void {
   const shown = new Base(base.descriptor);
   for (const { first, count, state } of differencesOf(source)) {
     if (state !== STORE) continue;
@@ -46,9 +68,9 @@ export function reserveRoom(source: ExportSource, base: OpenedBase, fd: number):
     for (let at = offset; at < inside; ) {
       const hole = shown.nextHole(at, inside);
       at = hole < inside ? shown.nextData(hole, inside) : inside;
-      if (hole < at) reserve(base.path, fd, hole, at - hole);
+      if (hole < at) found(hole, at - hole);
     }
-    if (end > inside) reserve(base.path, fd, Math.max(offset, inside), end - Math.max(offset, inside));
+    if (end > inside) found(Math.max(offset, inside), end - Math.max(offset, inside));
   }
 }
 
@@ -89,9 +111,10 @@ function writeBase(log: OpenedOverlay, base: OpenedBase, fd: number, moved: (byt
   const { diskBytes: sizeBytes, dataOffset } = log.header;
   const stack = new LayerStack(base.descriptor);
   const layer = stack.push({ sizeBytes, backingLimit: log.header.backingLimit, fd: log.fd, origin: dataOffset });
-  loadMap({ ...log, writable: false }, specOf(log), layer.map);
+  loadMap(log, specOf(log), layer.map, 'read');
   const before = fstatSync(fd).size;
   try {
+    reserveRoom(layer, base, fd);
     if (sizeBytes > before) ftruncateSync(fd, sizeBytes);
     const copier = new Copier(layer, fd, path, moved);
     for (let block = 0; block < layer.map.blocks; ) {
@@ -117,7 +140,8 @@ function writeBase(log: OpenedOverlay, base: OpenedBase, fd: number, moved: (byt
 /** Only as it was when the log was made: what came since is not in the base. */
 function emptyOrigin({ path, id, generation }: Origin, base: OpenedBase, given: OpenedOverlay | undefined): void {
   if (given === undefined && !overlayExists(path)) return;
-  const opened = given ?? openOverlay(path, 'overlay', 'write');
+  const opened = given ?? openOrigin(path);
+  if (opened === undefined) return;
   try {
     const { header } = opened;
     if (Buffer.compare(header.id, id) !== 0 || header.generation !== generation) return;
@@ -130,11 +154,22 @@ function emptyOrigin({ path, id, generation }: Origin, base: OpenedBase, given: 
     const stack = new LayerStack({ ...base.descriptor, sizeBytes: now.sizeBytes }, file);
     const { diskBytes: sizeBytes, backingLimit, dataOffset } = header;
     const layer = stack.push({ sizeBytes, backingLimit, fd: opened.fd, origin: dataOffset });
-    loadMap(opened, spec, layer.map);
+    // Its generation stays until it is empty: by that it is known.
+    loadMap(opened, spec, layer.map, 'mend');
     let errno = file.empty(stack.top, () => stack.clear(now.sizeBytes), now);
     if (errno === OK) errno = file.finish(stack.top);
     if (errno !== OK) throw new CowfsError('failed', `overlay ${path} cannot be emptied (${errnoName(errno)})`);
   } finally {
     if (given === undefined) closeSync(opened.fd);
+  }
+}
+
+/** Undefined for something else that has taken its place. */
+function openOrigin(path: string): OpenedOverlay | undefined {
+  try {
+    return openOverlay(path, 'overlay', 'write');
+  } catch (error) {
+    if (error instanceof CowfsError && error.kind === 'usage') return undefined;
+    throw error;
   }
 }

@@ -3,6 +3,7 @@
  * overlay file. It gets its name when it is whole and durable; from then on the commit comes to its end, whoever is
  * killed: by whoever looks at the base next (`roll-forward.ts`). In a command's process.
  */
+import { ftruncateSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import type { BaseDescriptor } from '../../base/base.ts';
 import { EEXIST, type Errno, errnoName, errnoOf, OK } from '../../lib/errno.ts';
@@ -25,6 +26,8 @@ export function redoLogPath(basePath: string): string {
 
 export interface NewRedoLog {
   readonly source: ExportSource;
+  /** Bytes of the base that the source shows: an interrupted commit may have left something past them. */
+  readonly shownBytes: number;
   readonly base: BaseIdentity;
   readonly descriptor: BaseDescriptor;
   /** To be emptied afterwards. */
@@ -38,7 +41,7 @@ export class RedoLog {
   readonly #file: NewFile;
 
   /** @throws CowfsError: no room, or the directory cannot be written to */
-  constructor({ source, base, descriptor, origin, moved }: NewRedoLog) {
+  constructor({ source, shownBytes, base, descriptor, origin, moved }: NewRedoLog) {
     this.path = redoLogPath(base.path);
     const { file, header } = createOverlay(this.path, {
       role: 'redo log',
@@ -48,18 +51,35 @@ export class RedoLog {
     });
     this.#file = file;
     try {
-      const opened = { path: this.path, fd: file.fd, header, headers: { slots: [], header }, writable: true };
+      const opened = {
+        path: this.path,
+        fd: file.fd,
+        header,
+        headers: { slots: [], header, inForce: 0 },
+        writable: true,
+      };
       const kept = new OverlayFile(specOf(opened));
       const stack = new LayerStack(descriptor, kept);
       const { diskBytes: sizeBytes, backingLimit, dataOffset } = header;
       const layer = stack.push({ sizeBytes, backingLimit, fd: file.fd, origin: dataOffset });
       const copier = new Copier(source, file.fd, `redo log ${this.path}`, moved);
       for (const { first, count, state } of differencesOf(source)) {
-        if (state === SAME) continue;
         const offset = first * BLOCK_BYTES;
+        if (state === SAME) {
+          // Past the end that the disk knows of an interrupted commit may have left something.
+          const from = Math.max(first, Math.floor(shownBytes / BLOCK_BYTES));
+          const beyond = base.sizeBytes > shownBytes ? first + count - from : 0;
+          if (beyond <= 0) continue;
+          const at = from * BLOCK_BYTES;
+          copier.copy(at, Math.min(beyond * BLOCK_BYTES, sizeBytes - at), dataOffset);
+          layer.map.set(from, beyond, STORE);
+          continue;
+        }
         if (state === STORE) copier.copy(offset, Math.min(count * BLOCK_BYTES, sizeBytes - offset), dataOffset);
         layer.map.set(first, count, state);
       }
+      // Overlay files have whole blocks.
+      ftruncateSync(file.fd, dataOffset + Math.ceil(sizeBytes / BLOCK_BYTES) * BLOCK_BYTES);
       this.#orThrow(kept.finish(layer));
     } catch (error) {
       file.close();

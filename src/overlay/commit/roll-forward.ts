@@ -5,7 +5,9 @@
 import { closeSync, constants, openSync, realpathSync } from 'node:fs';
 import { useAlone } from '../../base/lock.ts';
 import { openBase } from '../../base/open.ts';
+import { ENAMETOOLONG, ENOENT, errnoOf } from '../../lib/errno.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
+import { removeAside } from '../../sys/unnamed-file.ts';
 import { identityOf } from '../file/identity.ts';
 import { openOverlay, overlayExists } from '../file/open.ts';
 import { applyRedoLog } from './apply.ts';
@@ -18,9 +20,10 @@ import { redoLogPath } from './redo-log.ts';
  */
 export function rollForward(basePath: string): string | undefined {
   const path = canonical(basePath);
-  if (path === undefined || !overlayExists(redoLogPath(path))) return undefined;
+  if (path === undefined || !logExists(path)) return undefined;
   const unfinished = `${path} has a commit that was interrupted (${redoLogPath(path)})`;
   const log = openOverlay(redoLogPath(path), 'redo log', 'write');
+  removeAside(redoLogPath(path));
   try {
     // Finished by somebody else meanwhile.
     if (!overlayExists(redoLogPath(path))) return undefined;
@@ -29,10 +32,10 @@ export function rollForward(basePath: string): string | undefined {
       useAlone(path, fd);
       const base = openBase(path, true);
       try {
-        const { ino, sizeBytes } = identityOf(base);
+        const { ino, birthNs, sizeBytes } = identityOf(base);
         const { base: then, diskBytes } = log.header;
         // The number of its device may change when a machine starts again.
-        const isSame = ino === then.ino && [then.sizeBytes, diskBytes].includes(sizeBytes);
+        const isSame = ino === then.ino && birthNs === then.birthNs && [then.sizeBytes, diskBytes].includes(sizeBytes);
         if (!isSame && !log.header.applied) {
           throw new CowfsError(
             'refused',
@@ -70,5 +73,19 @@ function canonical(path: string): string | undefined {
   } catch {
     // Whoever opens it says what is wrong.
     return undefined;
+  }
+}
+
+function logExists(path: string): boolean {
+  try {
+    closeSync(openSync(redoLogPath(path), constants.O_RDONLY | constants.O_NONBLOCK));
+    return true;
+  } catch (error) {
+    if ([ENOENT, ENAMETOOLONG].includes(errnoOf(error))) return false;
+    throw new CowfsError(
+      'refused',
+      `${path} has a commit that was interrupted (${redoLogPath(path)}), which cannot be read: ${reasonOf(error)}; finish it as its owner`,
+      error,
+    );
   }
 }

@@ -2,15 +2,25 @@
  * Verifies an overlay file: every checksum of headers and map, both copies, the length; and mends what can be mended. In a
  * command's process; nobody else has the file open for writing.
  */
-import { type Errno, errnoName, OK } from '../../lib/errno.ts';
+import { fstatSync, ftruncateSync } from 'node:fs';
+import { type Errno, errnoName, errnoOf, OK } from '../../lib/errno.ts';
 import { CowfsError } from '../../lib/error.ts';
-import { lseek, lseekResult, SEEK_DATA } from '../../sys/libc.ts';
+import { readAll } from '../../sys/file-bytes.ts';
 import { BLOCK_BYTES, STORE, ZERO } from '../block.ts';
 import { LayerStack } from '../export/stack.ts';
 import type { Layer } from '../layer.ts';
 import { KEPT, KeptMemory } from './kept-memory.ts';
-import { HEADER_BYTES, PAGE_BLOCKS, PAGE_SPAN_BYTES, pageOffset } from './layout.ts';
-import { clearData, clearSlots, missingBytes, readMap, specOf, unmappedData } from './load.ts';
+import { encodeHeader, HEADER_BYTES, MAP_OFFSET, PAGE_BLOCKS, PAGE_SPAN_BYTES, pageOffset } from './layout.ts';
+import {
+  clearData,
+  isZeroBlock,
+  mendSlots,
+  missingBytes,
+  type PageSlot,
+  readMap,
+  specOf,
+  unmappedData,
+} from './load.ts';
 import type { OpenedOverlay } from './open.ts';
 import { OverlayFile } from './overlay-file.ts';
 import type { PageSlots } from './slots.ts';
@@ -50,22 +60,22 @@ export function repairOverlay(opened: OpenedOverlay): string[] {
   return new OverlayCheck(opened).repair();
 }
 
+/** What a medium writes whole, or not. */
+const SECTOR_BYTES = 512;
+
 class OverlayCheck {
   readonly #opened: OpenedOverlay;
   readonly #memory: KeptMemory;
   readonly #file: OverlayFile;
   readonly #layer: Layer;
-  readonly #problems: Problem[] = [];
+  readonly #pages: PageSlots[] = [];
   readonly #isWhole: boolean;
-  /** Pages of which what is in force may not be what was durable. */
-  readonly #uncertain: number[] = [];
-  /** Slots with something that is not whole, of pages of which nothing is in force. */
-  readonly #orphans: number[] = [];
+  readonly #leftovers: readonly PageSlot[];
   readonly #missingBytes: number;
 
   constructor(opened: OpenedOverlay) {
     const { fd, header } = opened;
-    const { path, kind, sizeBytes } = header.base;
+    const { kind, sizeBytes } = header.base;
     const spec = specOf(opened);
     this.#opened = opened;
     this.#memory = new KeptMemory(spec.memory, header.mapPages);
@@ -74,15 +84,10 @@ class OverlayCheck {
     const stack = new LayerStack({ fd: -1, sizeBytes, hasHoles: kind === 'file' }, this.#file);
     const { diskBytes, backingLimit, dataOffset } = header;
     this.#layer = stack.push({ sizeBytes: diskBytes, backingLimit, fd, origin: dataOffset });
-    const { isWhole } = readMap(opened, this.#memory, this.#layer.map, (slots) => this.#look(slots));
+    const { isWhole, leftovers } = readMap(opened, this.#memory, this.#layer.map, (slots) => this.#pages.push(slots));
     this.#isWhole = isWhole;
+    this.#leftovers = leftovers;
     this.#missingBytes = missingBytes(opened, this.#layer.map);
-    this.#lookAtHeaders();
-    if (!isWhole) this.#add('damage', pageOffset(0, 0), `the map of ${path}'s overlay is not what its header says`);
-    if (this.#missingBytes > 0) this.#add('damage', dataOffset, `${this.#missingBytes} bytes are missing at the end`);
-    let leakedBytes = 0;
-    if (isWhole) for (const { count } of unmappedData(opened, this.#layer.map)) leakedBytes += count * BLOCK_BYTES;
-    if (leakedBytes > 0) this.#add('leftover', dataOffset, `${leakedBytes} bytes of writes that were never synced`);
   }
 
   report(): CheckReport {
@@ -93,80 +98,160 @@ class OverlayCheck {
       if (map.runState === STORE) writtenBytes += run * BLOCK_BYTES;
       block += run;
     }
-    return { problems: this.#problems, writtenBytes, pages: Atomics.load(this.#memory.words, KEPT.PAGES_IN_FORCE) };
+    const problems = [...this.#headerProblems(), ...this.#pages.flatMap((slots) => this.#pageProblems(slots))];
+    return {
+      problems: [...problems, ...this.#dataProblems()].sort((one, other) => one.offset - other.offset),
+      writtenBytes,
+      pages: Atomics.load(this.#memory.words, KEPT.PAGES_IN_FORCE),
+    };
   }
 
   repair(): string[] {
-    const guesses = this.#isWhole ? [] : [...this.#doubtful()].map((page) => this.#rebuild(page));
+    // First: the next header must bring nothing into force that was not.
+    mendSlots(this.#opened, this.#leftovers);
+    const lost = this.#isWhole ? [] : this.#rebuild();
     if (!this.#isWhole) this.#orThrow(this.#file.rewrite(this.#layer));
+    if (this.#missingBytes > 0) {
+      this.#lengthen(this.#missingBytes);
+      lost.push(`the last ${this.#missingBytes} bytes of data are lost and read as zeros`);
+    }
     this.#orThrow(this.#file.finish(this.#layer));
-    clearSlots(this.#opened, this.#orphans);
-    clearData(this.#opened, this.#layer.map);
-    if (this.#missingBytes > 0) guesses.push(`the last ${this.#missingBytes} bytes of data are lost and read as zeros`);
-    return guesses;
+    // Where the map is a guess, data that it does not tell of is all that is left.
+    if (this.#isWhole) clearData(this.#opened, this.#layer.map);
+    return lost;
   }
 
-  #look(slots: PageSlots): void {
-    const { index, states, inForce, equal } = slots;
-    const { clean } = this.#opened.header;
-    // Whose other copy is younger or the same is in force for certain.
-    if (!equal) this.#uncertain.push(index);
-    for (const slot of [0, 1] as const) {
-      const offset = pageOffset(index, slot);
-      if (inForce === undefined) this.#orphans.push(offset);
-      const what = `page ${index} of the map, copy ${slot + 1}`;
-      if (states[slot] === 'younger')
-        this.#add('leftover', offset, `${what}, is of a sync that did not come to its end`);
-      else if (states[slot] === 'damaged' && inForce === undefined) this.#add('damage', offset, `${what}, is damaged`);
-      else if (states[slot] === 'damaged') this.#add(clean ? 'copy' : 'leftover', offset, `${what}, is not whole`);
-      else if (clean && inForce !== slot && !equal) this.#add('copy', offset, `${what}, is not like the other`);
-    }
-  }
-
-  #lookAtHeaders(): void {
+  #headerProblems(): Problem[] {
     const { headers, header } = this.#opened;
-    for (const [slot, found] of headers.slots.entries()) {
+    // While it is not clean the other one is older, or was being written.
+    return headers.slots.flatMap((found, slot): Problem[] => {
       const offset = slot * HEADER_BYTES;
-      const what = `header, copy ${slot + 1}`;
-      if (typeof found === 'string')
-        this.#add(header.clean ? 'copy' : 'leftover', offset, `${what}, is not whole (${found})`);
-      else if (header.clean && found.generation !== header.generation) {
-        this.#add('copy', offset, `${what}, is older than the other`);
+      const name = `header, copy ${slot + 1}`;
+      if (typeof found === 'string') {
+        const kind = header.clean && !this.#isBegun(offset) ? 'copy' : 'leftover';
+        return [{ kind, offset, what: `${name}, is not whole (${found})` }];
       }
-    }
+      if (!header.clean || found.generation === header.generation) return [];
+      return [{ kind: 'copy', offset, what: `${name}, is older than the other` }];
+    });
   }
 
-  /** And those that are gone altogether, though they have data. */
-  #doubtful(): Set<number> {
-    const pages = new Set(this.#uncertain);
-    for (const { first, count } of unmappedData(this.#opened, this.#layer.map)) {
-      const last = Math.floor((first + count - 1) / PAGE_BLOCKS);
-      for (let page = Math.floor(first / PAGE_BLOCKS); page <= last; page++) {
-        if (!this.#memory.has('inForce', page)) pages.add(page);
-      }
-    }
-    return pages;
-  }
-
-  /** The best that can be had: what is in the file was written, what an older copy says was trimmed is zeros. */
-  #rebuild(index: number): string {
+  /** Whether a slot has what a crash leaves in the moment in which a clean file is marked as in use (`load.ts`). */
+  #isBegun(offset: number): boolean {
     const { fd, header } = this.#opened;
+    const found = Buffer.alloc(HEADER_BYTES);
+    if (readAll(fd, offset, HEADER_BYTES, found, 0) !== OK) return false;
+    const before = encodeHeader(header);
+    const after = encodeHeader({ ...header, clean: false, generation: header.generation + 1 });
+    for (let at = 0; at < HEADER_BYTES; at += SECTOR_BYTES) {
+      const end = at + SECTOR_BYTES;
+      const isEither = [before, after].some((bytes) => bytes.compare(found, at, end, at, end) === 0);
+      if (!isEither) return false;
+    }
+    return true;
+  }
+
+  #pageProblems({ index, states, inForce, equal }: PageSlots): Problem[] {
+    const { clean } = this.#opened.header;
+    return ([0, 1] as const).flatMap((slot): Problem[] => {
+      const offset = pageOffset(index, slot);
+      const name = `page ${index} of the map, copy ${slot + 1}`;
+      switch (states[slot]) {
+        case 'younger':
+          return [{ kind: 'leftover', offset, what: `${name}, is of a sync that did not come to its end` }];
+        case 'damaged':
+          if (inForce === undefined) {
+            return [{ kind: this.#isWhole ? 'leftover' : 'damage', offset, what: `${name}, is not whole` }];
+          }
+          return [{ kind: clean ? 'copy' : 'leftover', offset, what: `${name}, is not whole` }];
+        default:
+          if (!clean || inForce === undefined || inForce === slot || equal) return [];
+          return [{ kind: 'copy', offset, what: `${name}, is not like the other` }];
+      }
+    });
+  }
+
+  #dataProblems(): Problem[] {
+    const { path, header } = this.#opened;
+    const { dataOffset } = header;
+    const problems: Problem[] = [];
+    if (!this.#isWhole) {
+      problems.push({ kind: 'damage', offset: MAP_OFFSET, what: `the map is not what the header of ${path} says` });
+      return problems;
+    }
+    if (this.#missingBytes > 0) {
+      const { size } = fstatSync(this.#opened.fd);
+      problems.push({ kind: 'damage', offset: size, what: `${this.#missingBytes} bytes are missing at the end` });
+    }
+    let leakedBytes = 0;
+    for (const { first, count } of unmappedData(this.#opened, this.#layer.map)) {
+      for (let block = first; block < first + count; block++) {
+        if (!isZeroBlock(this.#opened, block)) leakedBytes += BLOCK_BYTES;
+      }
+    }
+    if (leakedBytes > 0) {
+      const what = `${leakedBytes} bytes of writes that were never synced`;
+      problems.push({ kind: 'leftover', offset: dataOffset, what });
+    }
+    return problems;
+  }
+
+  /**
+   * Of the pages that may not be what was durable the best that can be had: what is in the file was written, what an older
+   * copy says was trimmed is zeros.
+   *
+   * @returns what is not certain
+   */
+  #rebuild(): string[] {
+    const { header } = this.#opened;
+    const pages = [...this.#doubtful()].sort((one, other) => one - other);
+    for (const page of pages) this.#rebuildPage(page);
+    const lost = pages.map((page) => {
+      const from = page * PAGE_SPAN_BYTES;
+      return `bytes ${from} to ${Math.min(from + PAGE_SPAN_BYTES, header.diskBytes)} of the disk may be wrong`;
+    });
+    return [...lost, 'parts of the map are lost: where the disk was trimmed the base may show again'];
+  }
+
+  #doubtful(): Set<number> {
+    const { header } = this.#opened;
+    const lost = new Set(this.#pages.filter(({ inForce }) => inForce === undefined).map(({ index }) => index));
+    // Those that are gone altogether show by their data.
+    for (const { first, count } of unmappedData(this.#opened, this.#layer.map)) {
+      for (let block = first; block < first + count; block++) {
+        const page = Math.floor(block / PAGE_BLOCKS);
+        if (!this.#memory.has('inForce', page) && !lost.has(page) && !isZeroBlock(this.#opened, block)) lost.add(page);
+      }
+    }
+    const found = Atomics.load(this.#memory.words, KEPT.PAGES_IN_FORCE);
+    if (lost.size > 0 && found + lost.size === header.pagesInForce) return lost;
+    // It may be any that has no equal copy, and if there is none, any.
+    const unequal = this.#pages.filter(({ equal }) => !equal);
+    for (const { index } of unequal.length > 0 ? unequal : this.#pages) lost.add(index);
+    return lost;
+  }
+
+  #rebuildPage(page: number): void {
+    const { header } = this.#opened;
     const { map } = this.#layer;
-    const first = index * PAGE_BLOCKS;
+    const first = page * PAGE_BLOCKS;
     const end = Math.min(first + PAGE_BLOCKS, Math.ceil(header.diskBytes / BLOCK_BYTES));
     for (let block = first; block < end; block++) {
-      const offset = header.dataOffset + block * BLOCK_BYTES;
-      const isData = lseek(fd, offset, SEEK_DATA) === OK && lseekResult() < offset + BLOCK_BYTES;
       map.runAt(block, 1);
-      if (isData) map.set(block, 1, STORE);
+      if (!isZeroBlock(this.#opened, block)) map.set(block, 1, STORE);
       else if (map.runState === STORE) map.set(block, 1, ZERO);
     }
-    const from = index * PAGE_SPAN_BYTES;
-    return `bytes ${from} to ${Math.min(from + PAGE_SPAN_BYTES, header.diskBytes)} of the disk may be wrong`;
+    // Also where nothing was found: what its slots have is not to be in force any more.
+    this.#memory.set('dirty', page, true);
   }
 
-  #add(kind: ProblemKind, offset: number, what: string): void {
-    this.#problems.push({ kind, offset, what });
+  #lengthen(bytes: number): void {
+    const { fd } = this.#opened;
+    try {
+      ftruncateSync(fd, fstatSync(fd).size + bytes);
+    } catch (error) {
+      this.#orThrow(errnoOf(error));
+    }
   }
 
   #orThrow(errno: Errno): void {

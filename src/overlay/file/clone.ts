@@ -3,7 +3,6 @@
  * system can, and is copied where that takes a moment. Main thread of the daemon, while nobody is in the session.
  */
 import { closeSync, constants, copyFileSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { reasonOf } from '../../lib/error.ts';
 import { copyFileRange } from '../../sys/libc.ts';
 import { openUnnamed } from '../../sys/unnamed-file.ts';
@@ -14,19 +13,19 @@ import type { Layer } from '../layer.ts';
 const MOST_COPIED_BYTES = 256 * 1024 * 1024;
 
 /**
- * @param path of the overlay file
+ * @param directory of the overlay file
  * @param layer that it keeps
  * @returns a descriptor of a file without a name that has the same data at the same place, or why there is none
  */
-export function cloneStore(path: string, layer: Layer, writtenBytes: number): number | string {
+export function cloneStore(directory: string, layer: Layer, writtenBytes: number): number | string {
   let fd: number;
   try {
-    fd = openUnnamed(dirname(path));
+    fd = openUnnamed(directory);
   } catch (error) {
     return reasonOf(error);
   }
   try {
-    copyFileSync(path, `/proc/self/fd/${fd}`, constants.COPYFILE_FICLONE_FORCE);
+    copyFileSync(`/proc/self/fd/${layer.store.fd}`, `/proc/self/fd/${fd}`, constants.COPYFILE_FICLONE_FORCE);
     return fd;
   } catch {
     // The file system cannot.

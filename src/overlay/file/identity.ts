@@ -10,9 +10,9 @@ import type { BaseIdentity } from './layout.ts';
 
 /** @throws CowfsError of kind `failed` when the base cannot be read */
 export function identityOf({ path, kind, descriptor }: OpenedBase): BaseIdentity {
-  const { mtimeNs, dev, ino } = fstatSync(descriptor.fd, { bigint: true });
+  const { mtimeNs, dev, ino, birthtimeNs: birthNs } = fstatSync(descriptor.fd, { bigint: true });
   const fingerprint = fingerprintOf(new Base(descriptor), path);
-  return { path, kind, sizeBytes: descriptor.sizeBytes, mtimeNs, dev, ino, fingerprint };
+  return { path, kind, sizeBytes: descriptor.sizeBytes, mtimeNs, dev, ino, birthNs, fingerprint };
 }
 
 /** What is different, in words; undefined if it is the same base, wherever it lies now. */

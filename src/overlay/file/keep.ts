@@ -7,10 +7,11 @@ import { dirname } from 'node:path';
 import type { OpenedBase } from '../../base/open.ts';
 import { EEXIST, errnoOf } from '../../lib/errno.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
+import { formatBytes } from '../../lib/units.ts';
 import type { BlockMap } from '../map.ts';
 import { StoreDirectory } from '../store-directory.ts';
 import { checkIdentity, identityOf } from './identity.ts';
-import type { BaseIdentity, Header } from './layout.ts';
+import { type BaseIdentity, capacityBytes, type Header } from './layout.ts';
 import { loadMap, specOf } from './load.ts';
 import { createOverlay, openOverlay, overlayExists } from './open.ts';
 import type { OverlayFileSpec } from './overlay-file.ts';
@@ -27,14 +28,21 @@ export interface KeptDisk {
 
 /** @throws CowfsError: damaged, in use, on another base, cannot be made */
 export function keepIn(path: string, base: OpenedBase, diskBytes: number, force: boolean): KeptDisk {
-  return overlayExists(path) ? keepInExisting(path, base, force) : keepInNew(path, base, diskBytes);
+  return overlayExists(path) ? keepInExisting(path, base, diskBytes, force) : keepInNew(path, base, diskBytes);
 }
 
-function keepInExisting(path: string, base: OpenedBase, force: boolean): KeptDisk {
+function keepInExisting(path: string, base: OpenedBase, diskBytes: number, force: boolean): KeptDisk {
   const opened = openOverlay(path, 'overlay', 'write');
   let now: BaseIdentity;
   let warning: string | undefined;
   try {
+    const most = capacityBytes(opened.header);
+    if (diskBytes > most) {
+      throw new CowfsError(
+        'usage',
+        `overlay ${path} has no room for a disk of more than ${formatBytes(most)}; export it to a raw image, and start a new one on that`,
+      );
+    }
     now = identityOf(base);
     warning = checkIdentity(path, opened.header.base, now, force);
   } catch (error) {
@@ -61,7 +69,13 @@ function keepInNew(path: string, base: OpenedBase, diskBytes: number): KeptDisk 
     base: identityOf(base),
     origin: undefined,
   });
-  const opened = { path, fd: file.fd, header, headers: { slots: [header, header], header }, writable: true };
+  const opened = {
+    path,
+    fd: file.fd,
+    header,
+    headers: { slots: [header, header], header, inForce: 0 },
+    writable: true,
+  };
   const spec = specOf(opened, StoreDirectory.open(dirname(path)));
   return {
     header,

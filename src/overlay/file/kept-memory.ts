@@ -19,6 +19,8 @@ export const KEPT = {
   PAGES_IN_FORCE: 5,
   /** Not 0 when something was written since the last sync. */
   WRITTEN: 6,
+  /** Slot of the header in force. */
+  HEADER_SLOT: 7,
   WORDS: 16,
 } as const;
 

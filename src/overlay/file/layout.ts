@@ -56,6 +56,8 @@ export interface BaseIdentity {
   readonly mtimeNs: bigint;
   readonly dev: bigint;
   readonly ino: bigint;
+  /** When it was made, in nanoseconds since the epoch; 0 where the file system does not tell. */
+  readonly birthNs: bigint;
   /** 32 bytes (`base/fingerprint.ts`). */
   readonly fingerprint: Uint8Array;
 }
@@ -80,7 +82,7 @@ export interface Header {
   readonly dataOffset: number;
   /** Pages that the map has room for. */
   readonly mapPages: number;
-  /** Exclusive or of the checksums of all pages in force. */
+  /** Of all pages in force (`digestOf`). */
   readonly digest: number;
   /** How many these are. */
   readonly pagesInForce: number;
@@ -137,6 +139,7 @@ export function encodeHeader(header: Header): Buffer {
   bytes.set(base.fingerprint, 120);
   bytes.writeBigUInt64LE(BigInt.asUintN(64, base.dev), 152);
   bytes.writeBigUInt64LE(BigInt.asUintN(64, base.ino), 160);
+  bytes.writeBigInt64LE(base.birthNs, 200);
   if (origin !== undefined) bytes.set(origin.id, 168);
   u64(bytes, 184, origin?.generation ?? 0);
   bytes.writeUInt32LE(basePath.length, 192);
@@ -183,6 +186,7 @@ export function decodeHeader(bytes: Buffer): Header | HeaderProblem {
       mtimeNs: bytes.readBigInt64LE(104),
       dev: bytes.readBigUInt64LE(152),
       ino: bytes.readBigUInt64LE(160),
+      birthNs: bytes.readBigInt64LE(200),
       fingerprint: Buffer.from(bytes.subarray(120, 152)),
     },
     origin:
@@ -214,6 +218,17 @@ function isPossible(header: Header): boolean {
     backingLimit <= base.sizeBytes &&
     Number.isSafeInteger(base.sizeBytes)
   );
+}
+
+/**
+ * What a page in force adds to the header's digest, by exclusive or. Mixed (MurmurHash3, fmix32), since checksums are
+ * linear: of two pages that change alike the changes would cancel each other.
+ */
+export function digestOf(page: number, checksum: number): number {
+  let hash = checksum + Math.imul(page, 0x9e3779b1);
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return hash ^ (hash >>> 16);
 }
 
 /** A page of the map: states of 15360 blocks. */

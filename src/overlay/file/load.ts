@@ -2,10 +2,10 @@
  * Brings the map of an overlay file into memory, and clears away what a crash left of writes that were never synced. Main
  * thread of a daemon before the mount, or a command.
  */
-import { fstatSync } from 'node:fs';
+import { fdatasyncSync, fstatSync, ftruncateSync } from 'node:fs';
 import { EINVAL, ENXIO, type Errno, errnoName, OK } from '../../lib/errno.ts';
 import { CowfsError } from '../../lib/error.ts';
-import { writeAll } from '../../sys/file-bytes.ts';
+import { readAll, writeAll } from '../../sys/file-bytes.ts';
 import {
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
@@ -16,10 +16,20 @@ import {
   SEEK_HOLE,
 } from '../../sys/libc.ts';
 import { BLOCK_BYTES, RESERVED, STORE } from '../block.ts';
+import { zeroRange } from '../export/copy.ts';
 import type { BlockMap } from '../map.ts';
 import { KEPT, KEPT_NUMBERS, KeptMemory } from './kept-memory.ts';
-import { LEAF_WORDS, PAGE_BYTES, PAGE_LEAVES, pageOffset } from './layout.ts';
-import { type OpenedOverlay, trimTo } from './open.ts';
+import {
+  digestOf,
+  encodeHeader,
+  HEADER_BYTES,
+  LEAF_WORDS,
+  MapPage,
+  PAGE_BYTES,
+  PAGE_LEAVES,
+  pageOffset,
+} from './layout.ts';
+import type { OpenedOverlay } from './open.ts';
 import type { OverlayFileSpec } from './overlay-file.ts';
 import { MapReader, type PageSlots } from './slots.ts';
 
@@ -35,12 +45,24 @@ export function specOf({ fd, header }: OpenedOverlay, directoryFd = NO_DIRECTORY
 }
 
 /**
- * Fills a map that nobody uses yet, and puts in order what a crash left, if the file is open for writing.
+ * - `read`: the file stays as it is.
+ * - `mend`: what a crash left is put in order, for whoever writes the next header at once.
+ * - `serve`: besides, the file says that it is in use.
+ */
+type Use = 'read' | 'mend' | 'serve';
+
+/**
+ * Fills a map that nobody uses yet.
  *
  * @throws CowfsError of kind `failed` when the file is damaged; then the map counts for nothing
  */
-export function loadMap(opened: OpenedOverlay, spec: OverlayFileSpec, map: BlockMap): void {
-  const { path, header, writable } = opened;
+export function loadMap(
+  opened: OpenedOverlay,
+  spec: OverlayFileSpec,
+  map: BlockMap,
+  use: Use = opened.writable ? 'serve' : 'read',
+): void {
+  const { path, header } = opened;
   const { leftovers, isWhole } = readMap(opened, new KeptMemory(spec.memory, header.mapPages), map);
   if (!isWhole) {
     throw new CowfsError(
@@ -55,14 +77,22 @@ export function loadMap(opened: OpenedOverlay, spec: OverlayFileSpec, map: Block
       `overlay ${path} is damaged: ${missing} bytes are missing at its end; restore it from a copy`,
     );
   }
-  if (!writable) return;
-  clearSlots(opened, leftovers);
-  if (!header.clean || leftovers.length > 0) clearData(opened, map);
+  if (use === 'read') return;
+  mendSlots(opened, leftovers);
+  // Whoever was killed before his first sync left a file that says that it is clean.
+  const wasWritten = cutTo(opened);
+  if (!header.clean || leftovers.length > 0 || wasWritten) clearData(opened, map);
+  if (use === 'serve' && header.clean) markInUse(opened, spec);
+}
+
+export interface PageSlot {
+  readonly page: number;
+  readonly slot: 0 | 1;
 }
 
 export interface MapFindings {
-  /** Offsets of slots that are not in force and not whole. */
-  readonly leftovers: readonly number[];
+  /** What is not in force and not whole. */
+  readonly leftovers: readonly PageSlot[];
   /** Whether the pages in force are those that the header tells of. */
   readonly isWhole: boolean;
 }
@@ -74,19 +104,19 @@ export interface MapFindings {
  * @throws CowfsError of kind `failed` when the file cannot be read
  */
 export function readMap(
-  { path, fd, header }: OpenedOverlay,
+  { path, fd, header, headers }: OpenedOverlay,
   memory: KeptMemory,
   map: BlockMap,
   visit: (slots: PageSlots) => void = () => {},
 ): MapFindings {
   const reader = new MapReader(path, fd, header);
-  const leftovers: number[] = [];
+  const leftovers: PageSlot[] = [];
   let digest = 0;
   let inForce = 0;
   for (let slots = reader.next(); slots !== undefined; slots = reader.next()) {
     const { index, states } = slots;
     for (const slot of [0, 1] as const) {
-      if (states[slot] === 'younger' || states[slot] === 'damaged') leftovers.push(pageOffset(index, slot));
+      if (states[slot] === 'younger' || states[slot] === 'damaged') leftovers.push({ page: index, slot });
     }
     visit(slots);
     if (slots.inForce === undefined) continue;
@@ -94,7 +124,7 @@ export function readMap(
     for (let leaf = 0; leaf < PAGE_LEAVES; leaf++) {
       map.loadLeaf(index * PAGE_LEAVES + leaf, page.words, leaf * LEAF_WORDS);
     }
-    digest ^= page.checksum;
+    digest ^= digestOf(index, page.checksum);
     inForce += 1;
     memory.set('inForce', index, true);
     memory.set('slot', index, slots.inForce === 1);
@@ -102,9 +132,12 @@ export function readMap(
     memory.setChecksum(index, page.checksum);
   }
   const { words, numbers } = memory;
+  Atomics.store(words, KEPT.HEADER_SLOT, headers.inForce);
   Atomics.store(words, KEPT.DIGEST, digest);
   Atomics.store(words, KEPT.PAGES_IN_FORCE, inForce);
-  numbers[KEPT_NUMBERS.GENERATION] = header.generation;
+  // One that is not whole may have had the next generation, and come to life again where it is written over in part.
+  const isEitherBroken = headers.slots.some((slot) => typeof slot === 'string');
+  numbers[KEPT_NUMBERS.GENERATION] = header.generation + (isEitherBroken ? 1 : 0);
   numbers[KEPT_NUMBERS.DISK_BYTES] = header.diskBytes;
   numbers[KEPT_NUMBERS.BACKING_LIMIT] = header.backingLimit;
   // A write that grew the disk had not come to its end.
@@ -115,8 +148,7 @@ export function readMap(
 /** Bytes of data that the map tells of and the file has not: they would read as zeros. */
 export function missingBytes({ fd, header }: OpenedOverlay, map: BlockMap): number {
   const last = lastWritten(map);
-  const end = header.dataOffset + Math.min(header.diskBytes, last * BLOCK_BYTES);
-  return last === 0 ? 0 : Math.max(0, end - fstatSync(fd).size);
+  return last === 0 ? 0 : Math.max(0, header.dataOffset + last * BLOCK_BYTES - fstatSync(fd).size);
 }
 
 /** The block after the last one whose content is in the file. */
@@ -130,22 +162,65 @@ function lastWritten(map: BlockMap): number {
   return last;
 }
 
-/** A sync that did not come to its end must not come to one later. */
-export function clearSlots({ path, fd }: OpenedOverlay, offsets: readonly number[]): void {
-  const zeros = Buffer.alloc(PAGE_BYTES);
-  for (const offset of offsets) checkWritten(path, writeAll(fd, offset, PAGE_BYTES, zeros, 0));
+/**
+ * Makes each slot like its page's other one, if that is whole, or empty, durably: a sync that did not come to its end must
+ * not come to one with the next header.
+ */
+export function mendSlots({ path, fd, header }: OpenedOverlay, slots: readonly PageSlot[]): void {
+  const bytes = new MapPage();
+  for (const { page, slot } of slots) {
+    checkWritten(path, readAll(fd, pageOffset(page, 1 - slot), PAGE_BYTES, bytes.bytes, 0));
+    if (!bytes.isSealed(header.id, page) || bytes.generation > header.generation) bytes.bytes.fill(0);
+    checkWritten(path, writeAll(fd, pageOffset(page, slot), PAGE_BYTES, bytes.bytes, 0));
+  }
+  if (slots.length > 0) fdatasyncSync(fd);
+}
+
+/**
+ * From here on what is found after a crash is what a crash leaves. Also keeps what the base is now.
+ */
+function markInUse({ path, fd, headers }: OpenedOverlay, { header, memory }: OverlayFileSpec): void {
+  const { words, numbers } = new KeptMemory(memory, header.mapPages);
+  const slot = 1 - headers.inForce;
+  const generation = (numbers[KEPT_NUMBERS.GENERATION] as number) + 1;
+  const bytes = encodeHeader({ ...header, clean: false, generation });
+  checkWritten(path, writeAll(fd, slot * HEADER_BYTES, HEADER_BYTES, bytes, 0));
+  fdatasyncSync(fd);
+  Atomics.store(words, KEPT.HEADER_SLOT, slot);
+  numbers[KEPT_NUMBERS.GENERATION] = generation;
+  numbers[KEPT_NUMBERS.BACKING_LIMIT] = header.backingLimit;
+}
+
+/**
+ * Drops what lies past the disk's end, which must not come to light when it grows.
+ *
+ * @returns whether there was anything in blocks of their own
+ */
+function cutTo({ path, fd, header }: OpenedOverlay): boolean {
+  const end = header.dataOffset + header.diskBytes;
+  const blockEnd = header.dataOffset + Math.ceil(header.diskBytes / BLOCK_BYTES) * BLOCK_BYTES;
+  const { size } = fstatSync(fd);
+  if (size > end && blockEnd > end) zeroRange(fd, end, blockEnd - end, `overlay ${path}`);
+  if (size > blockEnd) ftruncateSync(fd, blockEnd);
+  return size > blockEnd;
 }
 
 /** Gives back the space of data that the map does not tell of: writes that were never synced. */
 export function clearData(opened: OpenedOverlay, map: BlockMap): void {
   const { fd, header } = opened;
-  const { dataOffset, diskBytes } = header;
-  trimTo(fd, dataOffset + diskBytes);
+  const { dataOffset } = header;
   const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
   for (const { first, count } of unmappedData(opened, map)) {
     // Where holes cannot be made the space stays taken: no harm.
     fallocate(fd, mode, dataOffset + first * BLOCK_BYTES, count * BLOCK_BYTES);
   }
+}
+
+/** Whether a block of the file has nothing but zeros, also where they take space: a copy may have lost its holes. */
+export function isZeroBlock({ path, fd, header }: OpenedOverlay, block: number): boolean {
+  const bytes = Buffer.alloc(BLOCK_BYTES);
+  checkWritten(path, readAll(fd, header.dataOffset + block * BLOCK_BYTES, BLOCK_BYTES, bytes, 0));
+  return bytes.every((byte) => byte === 0);
 }
 
 /** Blocks that take space in the file and that the map does not tell of. */

@@ -3,8 +3,9 @@
  * served and synced afterwards is `overlay-file.ts`.
  */
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, fstatSync, ftruncateSync, openSync } from 'node:fs';
+import { closeSync, constants, fstatSync, lstatSync, openSync, realpathSync } from 'node:fs';
 import { endianness } from 'node:os';
+import { basename, dirname, join } from 'node:path';
 import { EACCES, EAGAIN, ENOENT, EROFS, type Errno, errnoName, errnoOf, OK } from '../../lib/errno.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
 import { writeAll } from '../../sys/file-bytes.ts';
@@ -49,6 +50,9 @@ export interface NewOverlay {
   readonly origin: Origin | undefined;
 }
 
+/** What was given is something else. */
+export class NoOverlayError extends CowfsError {}
+
 /** Locks are held on this byte (fcntl(2)): exclusively by whoever writes. */
 const LOCK_BYTE = 0;
 const MODE = 0o600;
@@ -66,7 +70,7 @@ export function createOverlay(path: string, { role, diskBytes, base, origin }: N
   const header: Header = {
     id: randomBytes(16),
     role,
-    clean: true,
+    clean: false,
     applied: false,
     generation: 1,
     diskBytes,
@@ -127,6 +131,32 @@ export function overlayExists(path: string): boolean {
   }
 }
 
+/**
+ * The path by which all know the file, also one that is yet to be made.
+ *
+ * @throws CowfsError of kind `usage` for a link that leads nowhere, or in no directory
+ */
+export function canonicalOverlay(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    if (errnoOf(error) !== ENOENT || isLink(path)) throw unfit(path, error);
+  }
+  try {
+    return join(realpathSync(dirname(path)), basename(path));
+  } catch (error) {
+    throw unfit(path, error);
+  }
+}
+
+function isLink(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true;
+}
+
+function unfit(path: string, error: unknown): CowfsError {
+  return new CowfsError('usage', `overlay ${path}: ${reasonOf(error)}; give a file, or where one can be made`, error);
+}
+
 function open(path: string, writable: boolean): number {
   let fd: number;
   try {
@@ -146,7 +176,7 @@ function lock(path: string, fd: number, writable: boolean): void {
   const errno = writable ? lockExclusive(fd, LOCK_BYTE, 1) : lockShared(fd, LOCK_BYTE, 1);
   if (errno === OK) return;
   if (errno !== EAGAIN && errno !== EACCES) throw cannotLock(path, errno);
-  const users = usersOfFile(path).map(({ pid, command }) => `${command}, pid ${pid}`);
+  const users = usersOfFile(realpathSync(path), fstatSync(fd).ino).map(({ pid, command }) => `${command}, pid ${pid}`);
   const who = users.length === 0 ? 'another program' : users.join('; ');
   throw new CowfsError('refused', `overlay ${path} is in use (${who}); unmount it first, \`cowfs list\` shows where`);
 }
@@ -168,15 +198,10 @@ function noHeader(path: string, { slots }: Headers): CowfsError {
       `overlay ${path} is damaged: neither of its headers is whole; restore it from a copy`,
     );
   }
-  return new CowfsError('usage', `${path} is no overlay of cowfs; give one, or a path where there is nothing yet`);
+  return new NoOverlayError('usage', `${path} is no overlay of cowfs; give one, or a path where there is nothing yet`);
 }
 
 function checkMachine(): void {
   // Maps in memory and in files have the same bytes.
   if (endianness() !== 'LE') throw new CowfsError('missing', 'overlay files need a little-endian machine');
-}
-
-/** Makes the file as short as what it has to hold, where a crash left more. */
-export function trimTo(fd: number, sizeBytes: number): void {
-  if (fstatSync(fd).size > sizeBytes) ftruncateSync(fd, sizeBytes);
 }

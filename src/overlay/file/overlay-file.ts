@@ -7,23 +7,26 @@
  * after a crash finds the newest whole header, and ignores pages that are younger than it.
  */
 import { fdatasyncSync } from 'node:fs';
-import { EINTR, type Errno, errnoOf, OK } from '../../lib/errno.ts';
+import { EINTR, type Errno, errnoOf, isNoSpace, OK } from '../../lib/errno.ts';
 import { lock, unlock } from '../../lib/mutex.ts';
 import { readAll, writeAll } from '../../sys/file-bytes.ts';
+import { FALLOC_FL_KEEP_SIZE, fallocate } from '../../sys/libc.ts';
 import type { DiskExtent } from '../extent.ts';
 import type { BlockMap } from '../map.ts';
 import type { Store } from '../store.ts';
 import { StoreDirectory } from '../store-directory.ts';
 import { KEPT, KEPT_NUMBERS, KeptMemory } from './kept-memory.ts';
 import {
+  capacityBytes,
+  digestOf,
   encodeHeader,
   HEADER_BYTES,
-  HEADER_SLOTS,
   type Header,
   LEAF_WORDS,
   MapPage,
   PAGE_BYTES,
   PAGE_LEAVES,
+  PAGE_SLOTS,
   pageOffset,
 } from './layout.ts';
 
@@ -53,6 +56,8 @@ interface WrittenPage {
 export class OverlayFile {
   readonly memory: KeptMemory;
   readonly directory: StoreDirectory;
+  /** Of the largest disk that its map can tell of. */
+  readonly maxBytes: number;
   readonly #fd: number;
   readonly #page = new MapPage();
   #header: Header;
@@ -61,6 +66,7 @@ export class OverlayFile {
     this.directory = new StoreDirectory(directoryFd);
     this.#fd = fd;
     this.#header = header;
+    this.maxBytes = capacityBytes(header);
     this.memory = new KeptMemory(memory, header.mapPages);
   }
 
@@ -141,17 +147,15 @@ export class OverlayFile {
     let errno = this.#writePages(layer, generation, pages);
     // After the pages: who cuts a disk shorter does that before the map forgets what is cut off.
     const { sizeBytes, backingLimit } = layer.extent.both();
+    if (errno === OK) errno = this.#flush();
+    if (errno === OK && (pages.length > 0 || force || !this.#hasExtent(sizeBytes, backingLimit))) {
+      errno = this.#publish(generation, pages, sizeBytes, backingLimit);
+    }
     if (errno !== OK) {
-      // They are to be written again, with what has changed besides.
+      // Nothing of it is in force: it is to be written again, with what has changed besides.
       for (const { page } of pages) memory.set('dirty', page, true);
       Atomics.store(words, KEPT.WRITTEN, 1);
       return errno;
-    }
-    errno = this.#flush();
-    if (errno !== OK) return errno;
-    if (pages.length > 0 || force || !this.#hasExtent(sizeBytes, backingLimit)) {
-      errno = this.#publish(generation, pages, sizeBytes, backingLimit);
-      if (errno !== OK) return errno;
     }
     Atomics.store(words, KEPT.SUCCEEDED, number);
     return OK;
@@ -176,13 +180,18 @@ export class OverlayFile {
     for (let page = memory.next('dirty', 0); page < memory.pages; page = memory.next('dirty', page + 1)) {
       // First: a change from here on marks it again.
       memory.set('dirty', page, false);
-      const slot = memory.has('inForce', page) && !memory.has('slot', page) ? 1 : 0;
+      const isNew = !memory.has('inForce', page);
+      const slot = isNew || memory.has('slot', page) ? 0 : 1;
+      // Room for both slots, so that no later sync of it wants any; where that cannot be asked for, it may.
+      const reserved = isNew
+        ? fallocate(this.#fd, FALLOC_FL_KEEP_SIZE, pageOffset(page, 0), PAGE_SLOTS * PAGE_BYTES)
+        : OK;
       for (let leaf = 0; leaf < PAGE_LEAVES; leaf++) {
         layer.map.copyLeaf(page * PAGE_LEAVES + leaf, this.#page.words, leaf * LEAF_WORDS);
       }
       this.#page.seal(this.#header.id, page, generation);
       pages.push({ page, slot, checksum: this.#page.checksum });
-      const errno = this.#write(this.#page.bytes, pageOffset(page, slot));
+      const errno = isNoSpace(reserved) ? reserved : this.#write(this.#page.bytes, pageOffset(page, slot));
       if (errno !== OK) return errno;
     }
     return OK;
@@ -194,9 +203,9 @@ export class OverlayFile {
     let digest = Atomics.load(words, KEPT.DIGEST);
     let inForce = Atomics.load(words, KEPT.PAGES_IN_FORCE);
     for (const { page, checksum } of pages) {
-      if (memory.has('inForce', page)) digest ^= memory.checksum(page);
+      if (memory.has('inForce', page)) digest ^= digestOf(page, memory.checksum(page));
       else inForce += 1;
-      digest ^= checksum;
+      digest ^= digestOf(page, checksum);
     }
     const header = {
       ...this.#header,
@@ -207,8 +216,9 @@ export class OverlayFile {
       digest,
       pagesInForce: inForce,
     };
-    const written = this.#write(encodeHeader(header), (generation % HEADER_SLOTS) * HEADER_BYTES);
-    const errno = written === OK ? this.#flush() : this.#fail(written);
+    const slot = 1 - Atomics.load(words, KEPT.HEADER_SLOT);
+    const written = this.#write(encodeHeader(header), slot * HEADER_BYTES);
+    const errno = written === OK ? this.#flush() : written;
     if (errno !== OK) return errno;
     for (const { page, slot, checksum } of pages) {
       memory.set('slot', page, slot === 1);
@@ -216,6 +226,7 @@ export class OverlayFile {
       memory.set('touched', page, true);
       memory.setChecksum(page, checksum);
     }
+    Atomics.store(words, KEPT.HEADER_SLOT, slot);
     Atomics.store(words, KEPT.DIGEST, digest);
     Atomics.store(words, KEPT.PAGES_IN_FORCE, inForce);
     numbers[KEPT_NUMBERS.GENERATION] = generation;
@@ -233,22 +244,22 @@ export class OverlayFile {
       const errno = readAll(this.#fd, pageOffset(page, slot), PAGE_BYTES, this.#page.bytes, 0);
       if (errno !== OK) return errno;
       // What was damaged since it was written is not copied over a whole one.
-      if (!this.#page.isSealed(this.#header.id, page)) continue;
+      if (!this.#page.isSealed(this.#header.id, page) || this.#page.checksum !== memory.checksum(page)) continue;
       const written = this.#write(this.#page.bytes, pageOffset(page, 1 - slot));
       if (written !== OK) return written;
     }
-    const generation = numbers[KEPT_NUMBERS.GENERATION] as number;
     const bytes = encodeHeader({
       ...this.#header,
       clean: true,
-      generation,
+      generation: numbers[KEPT_NUMBERS.GENERATION] as number,
       diskBytes: numbers[KEPT_NUMBERS.DISK_BYTES] as number,
       backingLimit: numbers[KEPT_NUMBERS.BACKING_LIMIT] as number,
       digest: Atomics.load(words, KEPT.DIGEST),
       pagesInForce: Atomics.load(words, KEPT.PAGES_IN_FORCE),
     });
-    // The younger slot last: until the other is whole, it is the one that counts.
-    for (const slot of [(generation + 1) % HEADER_SLOTS, generation % HEADER_SLOTS]) {
+    // The one in force last: until the other is whole, it is the one that counts.
+    const inForce = Atomics.load(words, KEPT.HEADER_SLOT);
+    for (const slot of [1 - inForce, inForce]) {
       const flushed = this.#flush();
       const errno = flushed === OK ? this.#write(bytes, slot * HEADER_BYTES) : flushed;
       if (errno !== OK) return errno;

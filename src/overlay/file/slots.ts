@@ -24,6 +24,8 @@ export interface Headers {
   readonly slots: readonly (Header | HeaderProblem)[];
   /** The one in force: the youngest whole one. */
   readonly header: Header | undefined;
+  /** Its slot. */
+  readonly inForce: number;
 }
 
 /** `younger`: of a sync that did not come to its end. */
@@ -45,12 +47,14 @@ export function readHeaders(path: string, fd: number): Headers {
     check(path, slot * HEADER_BYTES, readAll(fd, slot * HEADER_BYTES, HEADER_BYTES, bytes, 0));
     return decodeHeader(bytes.subarray(0, bytesMoved()));
   });
-  const whole = slots.filter((slot) => typeof slot !== 'string');
-  const header = whole.reduce<Header | undefined>(
-    (best, slot) => (best === undefined || slot.generation > best.generation ? slot : best),
-    undefined,
-  );
-  return { slots, header };
+  let header: Header | undefined;
+  let inForce = 0;
+  for (const [slot, found] of slots.entries()) {
+    if (typeof found === 'string' || (header !== undefined && found.generation <= header.generation)) continue;
+    header = found;
+    inForce = slot;
+  }
+  return { slots, header, inForce };
 }
 
 /** The pages of a map that were ever written, in ascending order. */
