@@ -5,7 +5,7 @@ import { closeSync, existsSync, fstatSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { CowfsError, reasonOf } from '../lib/error.ts';
-import { formatBytes } from '../lib/units.ts';
+import { formatBytes, formatTime } from '../lib/units.ts';
 import type { OpenedOverlay } from '../overlay/file/open.ts';
 import { formatTable } from './table.ts';
 
@@ -81,7 +81,7 @@ async function readInfo(path: string): Promise<OverlayInfo> {
       base: {
         path: base.path,
         size: base.sizeBytes,
-        modifiedAt: new Date(Number(base.mtimeNs / 1_000_000n)).toISOString(),
+        modifiedAt: formatTime(base.mtimeNs),
         fingerprint: Buffer.from(base.fingerprint).toString('hex'),
         changed: await baseState(opened),
       },

@@ -7,6 +7,9 @@ import type { OnProgress } from '../overlay/export/source.ts';
 /** Between two JSON events, and two drawings of the bar. */
 const INTERVAL_MS = 200;
 const BAR_COLUMNS = 30;
+const LEAST_BAR_COLUMNS = 5;
+/** What stands around the bar. */
+const TEXT_COLUMNS = 50;
 const DEFAULT_COLUMNS = 80;
 
 export interface Progress {
@@ -26,6 +29,8 @@ export async function showProgress(what: string, json: boolean): Promise<Progres
   if (process.stderr.isTTY !== true) return { report: () => {}, done: () => {}, failed: () => {} };
   const { SingleBar } = await import('cli-progress');
   const startedMs = performance.now();
+  const columns = process.stderr.columns ?? DEFAULT_COLUMNS;
+  const barColumns = Math.max(LEAST_BAR_COLUMNS, Math.min(BAR_COLUMNS, columns - TEXT_COLUMNS));
   const bar = new SingleBar({
     stream: process.stderr,
     // Nothing else gets a turn meanwhile.
@@ -35,14 +40,14 @@ export async function showProgress(what: string, json: boolean): Promise<Progres
     // Else a signal would leave the terminal without; the line is cut to fit.
     linewrap: true,
     fps: 1000 / INTERVAL_MS,
-    barsize: BAR_COLUMNS,
+    barsize: barColumns,
     format: (options, { progress, value, total }) => {
-      const full = Math.round(progress * BAR_COLUMNS);
+      const full = Math.round(progress * barColumns);
       const bytesPerMs = value / Math.max(1, performance.now() - startedMs);
       const left = bytesPerMs === 0 ? '' : `, ${formatDuration((total - value) / bytesPerMs)} left`;
       const drawn = `${options.barCompleteString?.slice(0, full)}${options.barIncompleteString?.slice(full)}`;
       const text = `${what} ${drawn} ${Math.floor(progress * 100)} %, ${formatBytes(Math.round(bytesPerMs * 1000))}/s${left}`;
-      return text.slice(0, Math.max(1, (process.stderr.columns ?? DEFAULT_COLUMNS) - 2));
+      return text.slice(0, Math.max(1, columns - 2));
     },
   });
   bar.start(1, 0);

@@ -64,3 +64,8 @@ export function formatDuration(milliseconds: number): string {
   if (hours < 48) return `${hours} h ${minutes % 60} min`;
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
+
+/** ISO 8601, to the millisecond, rounded as `fs.Stats` does; of nanoseconds since the epoch. */
+export function formatTime(nanoseconds: bigint): string {
+  return new Date(Number((nanoseconds + 500_000n) / 1_000_000n)).toISOString();
+}

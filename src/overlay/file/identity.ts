@@ -6,6 +6,7 @@ import { Base } from '../../base/base.ts';
 import { fingerprintOf } from '../../base/fingerprint.ts';
 import type { OpenedBase } from '../../base/open.ts';
 import { CowfsError } from '../../lib/error.ts';
+import { formatTime } from '../../lib/units.ts';
 import type { BaseIdentity } from './layout.ts';
 
 /** @throws CowfsError of kind `failed` when the base cannot be read */
@@ -21,7 +22,7 @@ export function identityChange(then: BaseIdentity, now: BaseIdentity): string | 
   if (Buffer.compare(now.fingerprint, then.fingerprint) !== 0) return 'its content is another';
   // The time of a device's node says nothing.
   if (now.kind === 'block device' || then.kind === 'block device' || now.mtimeNs === then.mtimeNs) return undefined;
-  const [before, after] = [then, now].map(({ mtimeNs }) => new Date(Number(mtimeNs / 1_000_000n)).toISOString());
+  const [before, after] = [then, now].map(({ mtimeNs }) => formatTime(mtimeNs));
   return `it was last written to at ${after}, not at ${before}, though its size and samples of its content are the same`;
 }
 
