@@ -6,7 +6,7 @@
 import { type Errno, errnoName, OK } from '../lib/errno.ts';
 import { CowfsError } from '../lib/error.ts';
 import { lockHeldByOther, lockShared, unlockRange } from '../sys/libc.ts';
-import { usersOfFile } from '../sys/processes.ts';
+import { namesOf, usersOfFile } from '../sys/processes.ts';
 
 const PERMISSION_BASE = 100;
 const UNSHARED_BASE = 200;
@@ -16,12 +16,11 @@ const CONSISTENT_READ = 0;
 const WRITE = 1;
 const RESIZE = 3;
 
-/** Bytes on which somebody else's lock means that the base is not ours to rely on. */
+/** Bytes on which somebody else's lock means that the base is not ours to rely on; what we hold while we write to it. */
 const CONFLICTS = [PERMISSION_BASE + WRITE, PERMISSION_BASE + RESIZE, UNSHARED_BASE + CONSISTENT_READ];
 /** Bytes that we hold: we read and need it consistent; nobody may write or resize. */
 const HOLDS = [PERMISSION_BASE + CONSISTENT_READ, UNSHARED_BASE + WRITE, UNSHARED_BASE + RESIZE];
-/** What we hold besides while we write: nobody may rely on what he reads. */
-const WRITER_HOLDS = [PERMISSION_BASE + WRITE, PERMISSION_BASE + RESIZE, UNSHARED_BASE + CONSISTENT_READ];
+const WRITER_HOLDS = [...HOLDS, ...CONFLICTS];
 
 /**
  * Takes the locks, then looks whether somebody writes: in this order two that start at once see each other.
@@ -38,8 +37,7 @@ export function lockBase(path: string, fd: number, force: boolean): string[] {
     const held = lockHeldByOther(fd, byte, 1);
     if (held < 0) return [unlockable(path, -held)];
     if (held === 0) continue;
-    const users = usersOfFile(path).map(({ pid, command }) => `${command}, pid ${pid}`);
-    const who = users.length === 0 ? 'another program' : users.join('; ');
+    const who = namesOf(usersOfFile(path)) || 'another program';
     const found = `${path} is in use for writing (${who})`;
     if (force) return [`${found}; going on because of --force: what it writes may show through`];
     throw new CowfsError('refused', `${found}; stop it first, or insist with --force`);
@@ -54,11 +52,9 @@ export function lockBase(path: string, fd: number, force: boolean): string[] {
  * @throws CowfsError of kind `refused` when somebody does, or that cannot be told
  */
 export function useAlone(path: string, fd: number): void {
-  for (const byte of [...HOLDS, ...WRITER_HOLDS]) {
-    const errno = lockShared(fd, byte, 1);
-    if (errno !== OK) throw cannotTell(path, errno);
-  }
-  for (const byte of [...HOLDS, ...WRITER_HOLDS]) {
+  const errno = lockAlone(fd);
+  if (errno !== OK) throw cannotTell(path, errno);
+  for (const byte of WRITER_HOLDS) {
     const held = lockHeldByOther(fd, byte, 1);
     if (held === 0) continue;
     shareAgain(fd);
@@ -69,13 +65,17 @@ export function useAlone(path: string, fd: number): void {
 }
 
 /** Takes what `useAlone` does, without a look at others. */
-export function lockAlone(fd: number): void {
-  for (const byte of [...HOLDS, ...WRITER_HOLDS]) lockShared(fd, byte, 1);
+export function lockAlone(fd: number): Errno {
+  for (const byte of WRITER_HOLDS) {
+    const errno = lockShared(fd, byte, 1);
+    if (errno !== OK) return errno;
+  }
+  return OK;
 }
 
 /** Gives up what `useAlone` took besides. */
 export function shareAgain(fd: number): void {
-  for (const byte of WRITER_HOLDS) unlockRange(fd, byte, 1);
+  for (const byte of CONFLICTS) unlockRange(fd, byte, 1);
 }
 
 function cannotTell(path: string, errno: Errno): CowfsError {
@@ -86,8 +86,8 @@ function cannotTell(path: string, errno: Errno): CowfsError {
 }
 
 function usersText(path: string): string {
-  const users = usersOfFile(path).map(({ pid, command }) => `${command}, pid ${pid}`);
-  return users.length === 0 ? '' : ` (${users.join('; ')})`;
+  const users = namesOf(usersOfFile(path));
+  return users === '' ? '' : ` (${users})`;
 }
 
 function unlockable(path: string, errno: Errno): string {

@@ -93,7 +93,7 @@ async function readInfo(path: string): Promise<OverlayInfo> {
 
 async function baseState({ header }: OpenedOverlay): Promise<string | null> {
   const { openBase } = await import('../base/open.ts');
-  const { redoLogPath } = await import('../overlay/commit/redo-log.ts');
+  const { redoLogPath } = await import('../overlay/commit/log-path.ts');
   if (existsSync(redoLogPath(header.base.path))) {
     return 'a commit into it was interrupted; the next command that opens it finishes that';
   }

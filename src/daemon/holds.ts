@@ -16,7 +16,7 @@ import type { CowFs } from '../fs/cow-fs.ts';
 import { INODE, KIND } from '../fs/inodes.ts';
 import type { NodeId } from '../fs/node.ts';
 import { CowfsError } from '../lib/error.ts';
-import { redoLogPath } from '../overlay/commit/redo-log.ts';
+import { redoLogPath } from '../overlay/commit/log-path.ts';
 import { cloneStore } from '../overlay/file/clone.ts';
 import { BASE_LAYER, closeStores } from '../overlay/layers.ts';
 import type { HoldPurpose, LentDisk, LentLayer, LentRuns } from './control-requests.ts';

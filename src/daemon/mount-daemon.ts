@@ -85,7 +85,7 @@ export class MountDaemon {
   }
 
   static async #mount(options: MountOptions, journal: Journal, takeDown: TakeDown): Promise<MountDaemon> {
-    const { base, describe, kept, warnings } = prepare(options);
+    const { base, describe, kept, warnings } = await prepare(options);
     let daemon: MountDaemon | undefined;
     // Last of all, when nobody can write any more.
     if (kept !== undefined) takeDown.add(() => (daemon === undefined ? undefined : daemon.#finishKept()));

@@ -14,8 +14,8 @@ import { errnoName, OK } from '../lib/errno.ts';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes } from '../lib/units.ts';
 import { MAX_DISK_BYTES } from '../overlay/block.ts';
-import { rollForward } from '../overlay/commit/roll-forward.ts';
-import { type KeptDisk, keepIn } from '../overlay/file/keep.ts';
+import { findInterrupted } from '../overlay/commit/log-path.ts';
+import type { KeptDisk } from '../overlay/file/keep.ts';
 import { Sessions } from '../overlay/sessions.ts';
 import { StoreDirectory } from '../overlay/store-directory.ts';
 import { checkDirectory, openTempStore } from '../overlay/temp-store.ts';
@@ -33,13 +33,13 @@ export interface Prepared {
 }
 
 /** @throws CowfsError that names what is wrong with the base, the store or the size */
-export function prepare(options: MountOptions): Prepared {
+export async function prepare(options: MountOptions): Promise<Prepared> {
   if (options.overlay !== undefined) checkNotMounted(options.overlay);
-  const finished = rollForward(options.base);
+  const finished = await rollForward(options.base);
   const base = openBase(options.base, options.force);
   try {
     const diskBytes = diskSize(options, base);
-    const kept = options.overlay === undefined ? undefined : keepIn(options.overlay, base, diskBytes, options.force);
+    const kept = await keep(options, base, diskBytes);
     // Whether it can be written to is found out now, not at the guest's first write. What is kept must come to light
     // although there is no room beside it.
     if (kept === undefined) closeSync(openTempStore(options.storeDirectory));
@@ -73,6 +73,21 @@ export function prepare(options: MountOptions): Prepared {
     closeSync(base.descriptor.fd);
     throw error;
   }
+}
+
+/** Most mounts have nothing to finish, and keep nothing: they load nothing for it. */
+async function rollForward(base: string): Promise<string | undefined> {
+  if (findInterrupted(base) === undefined) return undefined;
+  return (await import('../overlay/commit/roll-forward.ts')).rollForward(base);
+}
+
+async function keep(
+  { overlay, force }: MountOptions,
+  base: OpenedBase,
+  diskBytes: number,
+): Promise<KeptDisk | undefined> {
+  if (overlay === undefined) return undefined;
+  return (await import('../overlay/file/keep.ts')).keepIn(overlay, base, diskBytes, force);
 }
 
 /**

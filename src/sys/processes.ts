@@ -45,6 +45,11 @@ export function usersOfFile(path: string, inode?: number): ProcessUse[] {
   return usersWhere((link) => link === path || link === unnamed);
 }
 
+/** For a message: `qemu, pid 12; fio, pid 13`; empty for nobody. */
+export function namesOf(users: readonly ProcessUse[]): string {
+  return users.map(({ pid, command }) => `${command}, pid ${pid}`).join('; ');
+}
+
 /** Processes that hold open, map, run or stand in anything at or below `directory`, by the links in /proc. */
 export function usersBelow(directory: string): ProcessUse[] {
   const prefix = directory.endsWith('/') ? directory : `${directory}/`;

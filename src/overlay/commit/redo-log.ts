@@ -4,7 +4,6 @@
  * killed: by whoever looks at the base next (`roll-forward.ts`). In a command's process.
  */
 import { ftruncateSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
 import type { BaseDescriptor } from '../../base/base.ts';
 import { EEXIST, type Errno, errnoName, errnoOf, OK } from '../../lib/errno.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
@@ -18,11 +17,7 @@ import { type BaseIdentity, encodeHeader, HEADER_BYTES, HEADER_SLOTS, type Origi
 import { specOf } from '../file/load.ts';
 import { createOverlay, type OpenedOverlay } from '../file/open.ts';
 import { OverlayFile } from '../file/overlay-file.ts';
-
-/** Where the log of a base is, by its canonical path. */
-export function redoLogPath(basePath: string): string {
-  return join(dirname(basePath), `.${basename(basePath)}.cowfs-redo`);
-}
+import { redoLogPath } from './log-path.ts';
 
 export interface NewRedoLog {
   readonly source: ExportSource;

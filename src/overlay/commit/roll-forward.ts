@@ -2,16 +2,14 @@
  * Finishes a commit that was interrupted: whoever is about to look at a base calls it first. Main thread of a daemon
  * before the mount, or a command.
  */
-import { closeSync, constants, openSync, realpathSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { useAlone } from '../../base/lock.ts';
 import { openBase } from '../../base/open.ts';
-import { ENAMETOOLONG, ENOENT, errnoOf } from '../../lib/errno.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
 import { removeAside } from '../../sys/unnamed-file.ts';
-import { identityOf } from '../file/identity.ts';
 import { openOverlay, overlayExists } from '../file/open.ts';
 import { applyRedoLog } from './apply.ts';
-import { redoLogPath } from './redo-log.ts';
+import { findInterrupted, redoLogPath } from './log-path.ts';
 
 /**
  * @param basePath as the user gave it
@@ -19,8 +17,8 @@ import { redoLogPath } from './redo-log.ts';
  * @throws CowfsError: somebody uses the base, it cannot be written to, the log belongs to another file
  */
 export function rollForward(basePath: string): string | undefined {
-  const path = canonical(basePath);
-  if (path === undefined || !logExists(path)) return undefined;
+  const path = findInterrupted(basePath);
+  if (path === undefined) return undefined;
   const unfinished = `${path} has a commit that was interrupted (${redoLogPath(path)})`;
   const log = openOverlay(redoLogPath(path), 'redo log', 'write');
   removeAside(redoLogPath(path));
@@ -32,10 +30,13 @@ export function rollForward(basePath: string): string | undefined {
       useAlone(path, fd);
       const base = openBase(path, true);
       try {
-        const { ino, birthNs, sizeBytes } = identityOf(base);
+        const { ino, birthtimeNs } = fstatSync(base.descriptor.fd, { bigint: true });
         const { base: then, diskBytes } = log.header;
         // The number of its device may change when a machine starts again.
-        const isSame = ino === then.ino && birthNs === then.birthNs && [then.sizeBytes, diskBytes].includes(sizeBytes);
+        const isSame =
+          ino === then.ino &&
+          birthtimeNs === then.birthNs &&
+          [then.sizeBytes, diskBytes].includes(base.descriptor.sizeBytes);
         if (!isSame && !log.header.applied) {
           throw new CowfsError(
             'refused',
@@ -62,29 +63,6 @@ function openForWriting(path: string, unfinished: string): number {
     throw new CowfsError(
       'refused',
       `${unfinished} and cannot be written to: ${reasonOf(error)}; finish it as its owner`,
-      error,
-    );
-  }
-}
-
-function canonical(path: string): string | undefined {
-  try {
-    return realpathSync(path);
-  } catch {
-    // Whoever opens it says what is wrong.
-    return undefined;
-  }
-}
-
-function logExists(path: string): boolean {
-  try {
-    closeSync(openSync(redoLogPath(path), constants.O_RDONLY | constants.O_NONBLOCK));
-    return true;
-  } catch (error) {
-    if ([ENOENT, ENAMETOOLONG].includes(errnoOf(error))) return false;
-    throw new CowfsError(
-      'refused',
-      `${path} has a commit that was interrupted (${redoLogPath(path)}), which cannot be read: ${reasonOf(error)}; finish it as its owner`,
       error,
     );
   }

@@ -10,7 +10,7 @@ import { EACCES, EAGAIN, ENOENT, EROFS, type Errno, errnoName, errnoOf, OK } fro
 import { CowfsError, reasonOf } from '../../lib/error.ts';
 import { writeAll } from '../../sys/file-bytes.ts';
 import { lockExclusive, lockShared } from '../../sys/libc.ts';
-import { usersOfFile } from '../../sys/processes.ts';
+import { namesOf, usersOfFile } from '../../sys/processes.ts';
 import { NewFile } from '../../sys/unnamed-file.ts';
 import {
   type BaseIdentity,
@@ -176,8 +176,7 @@ function lock(path: string, fd: number, writable: boolean): void {
   const errno = writable ? lockExclusive(fd, LOCK_BYTE, 1) : lockShared(fd, LOCK_BYTE, 1);
   if (errno === OK) return;
   if (errno !== EAGAIN && errno !== EACCES) throw cannotLock(path, errno);
-  const users = usersOfFile(realpathSync(path), fstatSync(fd).ino).map(({ pid, command }) => `${command}, pid ${pid}`);
-  const who = users.length === 0 ? 'another program' : users.join('; ');
+  const who = namesOf(usersOfFile(realpathSync(path), fstatSync(fd).ino)) || 'another program';
   throw new CowfsError('refused', `overlay ${path} is in use (${who}); unmount it first, \`cowfs list\` shows where`);
 }
 
