@@ -78,8 +78,8 @@ async function pictureOf({ disk }: OpenedSource): Promise<string> {
       partitions: readPartitions(disk.sizeBytes, (offset, length, into, at) => disk.read(offset, length, into, at)),
     },
     {
-      columns: stdout.columns ?? DEFAULT_COLUMNS,
-      rows: stdout.rows ?? DEFAULT_ROWS,
+      columns: stdout.columns || DEFAULT_COLUMNS,
+      rows: stdout.rows || DEFAULT_ROWS,
       colorDepth: stdout.isTTY === true ? stdout.getColorDepth() : 1,
       unicode: /utf-?8/i.test(locale),
     },

@@ -10,6 +10,7 @@ const BAR_COLUMNS = 30;
 const LEAST_BAR_COLUMNS = 5;
 /** What stands around the bar. */
 const TEXT_COLUMNS = 50;
+/** Of a terminal that does not know its size. */
 const DEFAULT_COLUMNS = 80;
 
 export interface Progress {
@@ -29,7 +30,7 @@ export async function showProgress(what: string, json: boolean): Promise<Progres
   if (process.stderr.isTTY !== true) return { report: () => {}, done: () => {}, failed: () => {} };
   const { SingleBar } = await import('cli-progress');
   const startedMs = performance.now();
-  const columns = process.stderr.columns ?? DEFAULT_COLUMNS;
+  const columns = process.stderr.columns || DEFAULT_COLUMNS;
   const barColumns = Math.max(LEAST_BAR_COLUMNS, Math.min(BAR_COLUMNS, columns - TEXT_COLUMNS));
   const bar = new SingleBar({
     stream: process.stderr,

@@ -30,7 +30,9 @@ export const KEPT_NUMBERS = {
   GENERATION: 0,
   DISK_BYTES: 1,
   BACKING_LIMIT: 2,
-  COUNT: 3,
+  /** What the next header is to have. */
+  NEXT_GENERATION: 3,
+  COUNT: 4,
 } as const;
 
 type Bitmap = 'dirty' | 'slot' | 'inForce' | 'touched';

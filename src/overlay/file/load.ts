@@ -6,15 +6,7 @@ import { fdatasyncSync, fstatSync, ftruncateSync } from 'node:fs';
 import { EINVAL, ENXIO, type Errno, errnoName, OK } from '../../lib/errno.ts';
 import { CowfsError } from '../../lib/error.ts';
 import { readAll, writeAll } from '../../sys/file-bytes.ts';
-import {
-  FALLOC_FL_KEEP_SIZE,
-  FALLOC_FL_PUNCH_HOLE,
-  fallocate,
-  lseek,
-  lseekResult,
-  SEEK_DATA,
-  SEEK_HOLE,
-} from '../../sys/libc.ts';
+import { lseek, lseekResult, SEEK_DATA, SEEK_HOLE } from '../../sys/libc.ts';
 import { BLOCK_BYTES, RESERVED, STORE } from '../block.ts';
 import { zeroRange } from '../export/copy.ts';
 import type { BlockMap } from '../map.ts';
@@ -41,7 +33,11 @@ const NO_DIRECTORY = -1;
  * @param directoryFd of its directory, where room is asked for
  */
 export function specOf({ fd, header }: OpenedOverlay, directoryFd = NO_DIRECTORY): OverlayFileSpec {
-  return { fd, directoryFd, header, memory: KeptMemory.create(header.mapPages) };
+  const memory = KeptMemory.create(header.mapPages);
+  const { numbers } = new KeptMemory(memory, header.mapPages);
+  numbers[KEPT_NUMBERS.GENERATION] = header.generation;
+  numbers[KEPT_NUMBERS.NEXT_GENERATION] = header.generation + 1;
+  return { fd, directoryFd, header, memory };
 }
 
 /**
@@ -137,7 +133,7 @@ export function readMap(
   Atomics.store(words, KEPT.PAGES_IN_FORCE, inForce);
   // One that is not whole may have had the next generation, and come to life again where it is written over in part.
   const isEitherBroken = headers.slots.some((slot) => typeof slot === 'string');
-  numbers[KEPT_NUMBERS.GENERATION] = header.generation + (isEitherBroken ? 1 : 0);
+  if (isEitherBroken) numbers[KEPT_NUMBERS.NEXT_GENERATION] = header.generation + 2;
   numbers[KEPT_NUMBERS.DISK_BYTES] = header.diskBytes;
   numbers[KEPT_NUMBERS.BACKING_LIMIT] = header.backingLimit;
   // A write that grew the disk had not come to its end.
@@ -182,12 +178,13 @@ export function mendSlots({ path, fd, header }: OpenedOverlay, slots: readonly P
 function markInUse({ path, fd, headers }: OpenedOverlay, { header, memory }: OverlayFileSpec): void {
   const { words, numbers } = new KeptMemory(memory, header.mapPages);
   const slot = 1 - headers.inForce;
-  const generation = (numbers[KEPT_NUMBERS.GENERATION] as number) + 1;
+  const generation = numbers[KEPT_NUMBERS.NEXT_GENERATION] as number;
   const bytes = encodeHeader({ ...header, clean: false, generation });
   checkWritten(path, writeAll(fd, slot * HEADER_BYTES, HEADER_BYTES, bytes, 0));
   fdatasyncSync(fd);
   Atomics.store(words, KEPT.HEADER_SLOT, slot);
   numbers[KEPT_NUMBERS.GENERATION] = generation;
+  numbers[KEPT_NUMBERS.NEXT_GENERATION] = generation + 1;
   numbers[KEPT_NUMBERS.BACKING_LIMIT] = header.backingLimit;
 }
 
@@ -207,12 +204,10 @@ function cutTo({ path, fd, header }: OpenedOverlay): boolean {
 
 /** Gives back the space of data that the map does not tell of: writes that were never synced. */
 export function clearData(opened: OpenedOverlay, map: BlockMap): void {
-  const { fd, header } = opened;
-  const { dataOffset } = header;
-  const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  const { path, fd, header } = opened;
   for (const { first, count } of unmappedData(opened, map)) {
-    // Where holes cannot be made the space stays taken: no harm.
-    fallocate(fd, mode, dataOffset + first * BLOCK_BYTES, count * BLOCK_BYTES);
+    // Where holes cannot be made it becomes zeros, which is not taken for data.
+    zeroRange(fd, header.dataOffset + first * BLOCK_BYTES, count * BLOCK_BYTES, `overlay ${path}`);
   }
 }
 

@@ -142,7 +142,7 @@ export class OverlayFile {
     if (!force && this.#isInForce(layer)) return OK;
     const number = Atomics.add(words, KEPT.STARTED, 1) + 1;
     Atomics.store(words, KEPT.WRITTEN, 0);
-    const generation = (numbers[KEPT_NUMBERS.GENERATION] as number) + 1;
+    const generation = numbers[KEPT_NUMBERS.NEXT_GENERATION] as number;
     const pages: WrittenPage[] = [];
     let errno = this.#writePages(layer, generation, pages);
     // After the pages: who cuts a disk shorter does that before the map forgets what is cut off.
@@ -230,6 +230,7 @@ export class OverlayFile {
     Atomics.store(words, KEPT.DIGEST, digest);
     Atomics.store(words, KEPT.PAGES_IN_FORCE, inForce);
     numbers[KEPT_NUMBERS.GENERATION] = generation;
+    numbers[KEPT_NUMBERS.NEXT_GENERATION] = generation + 1;
     numbers[KEPT_NUMBERS.DISK_BYTES] = diskBytes;
     numbers[KEPT_NUMBERS.BACKING_LIMIT] = backingLimit;
     return OK;
