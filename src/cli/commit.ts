@@ -7,7 +7,7 @@ import type { Command } from 'commander';
 import type { OpenedBase } from '../base/open.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { showProgress } from './progress.ts';
-import { type OpenedSource, openSource } from './source.ts';
+import { isSameFile, type OpenedSource, openSource } from './source.ts';
 
 interface CommitOptions {
   readonly to?: string;
@@ -61,7 +61,7 @@ async function commitToBase(source: OpenedSource, json: boolean): Promise<void> 
   const { basePath, daemon } = source;
   const fd = openForWriting(basePath);
   try {
-    if (!isSameFile(fd, source.baseFd)) {
+    if (!isSameFile(fstatSync(fd, { bigint: true }), fstatSync(source.baseFd, { bigint: true }))) {
       throw new CowfsError('refused', `${basePath} names another file than the base now; move that back first`);
     }
     // Of a mounted disk the daemon has the locks.
@@ -135,11 +135,6 @@ async function writeThroughLog(source: OpenedSource, base: OpenedBase, fd: numbe
     progress.failed();
     throw error;
   }
-}
-
-function isSameFile(a: number, b: number): boolean {
-  const [first, second] = [a, b].map((fd) => fstatSync(fd, { bigint: true }));
-  return first?.dev === second?.dev && first?.ino === second?.ino;
 }
 
 function openForWriting(path: string): number {

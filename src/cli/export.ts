@@ -8,7 +8,7 @@ import { ENOENT, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { NewFile } from '../sys/unnamed-file.ts';
 import { showProgress } from './progress.ts';
-import { type OpenedSource, openSource } from './source.ts';
+import { isSameFile, type OpenedSource, openSource } from './source.ts';
 
 const FORMATS = ['raw', 'qcow2'] as const;
 type Format = (typeof FORMATS)[number];
@@ -148,8 +148,4 @@ function statsOf(path: string): BigIntStats | undefined {
     if (errnoOf(error) === ENOENT) return undefined;
     throw new CowfsError('usage', `${path}: ${reasonOf(error)}; check the path`, error);
   }
-}
-
-function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
-  return a.dev === b.dev && a.ino === b.ino;
 }

@@ -2,7 +2,7 @@
  * The disk that export, commit and diff read: one of a live mount, whose daemon lends it, or what an overlay file keeps. What
  * is lent is read through the daemon's own descriptors (/proc/PID/fd), not through the mount.
  */
-import { closeSync, constants, openSync } from 'node:fs';
+import { type BigIntStats, closeSync, constants, openSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Backing } from '../base/backing.ts';
 import type { DaemonConnection } from '../daemon/control.ts';
@@ -88,9 +88,8 @@ async function openOverlaySource(
     try {
       const warning = checkIdentity(path, opened.header.base, identityOf(base), force);
       for (const each of [...base.warnings, ...(warning === undefined ? [] : [warning])]) warn(each);
-      const { diskBytes: sizeBytes, backingLimit, dataOffset: origin } = opened.header;
       const stack = new LayerStack(base.descriptor);
-      const layer = stack.push({ sizeBytes, backingLimit, fd: opened.fd, origin });
+      const layer = stack.pushFile(opened);
       loadMap(opened, specOf(opened), layer.map, 'read');
       return {
         name: path,
@@ -198,4 +197,9 @@ class LentFiles {
   close(): void {
     for (const fd of this.#fds.splice(0)) closeSync(fd);
   }
+}
+
+/** Whatever it is called. */
+export function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
+  return a.dev === b.dev && a.ino === b.ino;
 }

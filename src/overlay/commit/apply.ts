@@ -108,9 +108,9 @@ export function applyRedoLog(
 
 function writeBase(log: OpenedOverlay, base: OpenedBase, fd: number, moved: (bytes: number) => void): void {
   const { path } = base;
-  const { diskBytes: sizeBytes, dataOffset } = log.header;
+  const { diskBytes: sizeBytes } = log.header;
   const stack = new LayerStack(base.descriptor);
-  const layer = stack.push({ sizeBytes, backingLimit: log.header.backingLimit, fd: log.fd, origin: dataOffset });
+  const layer = stack.pushFile(log);
   loadMap(log, specOf(log), layer.map, 'read');
   const before = fstatSync(fd).size;
   try {
@@ -152,8 +152,7 @@ function emptyOrigin({ path, id, generation }: Origin, base: OpenedBase, given: 
     const spec = specOf(opened);
     const file = new OverlayFile(spec);
     const stack = new LayerStack({ ...base.descriptor, sizeBytes: now.sizeBytes }, file);
-    const { diskBytes: sizeBytes, backingLimit, dataOffset } = header;
-    const layer = stack.push({ sizeBytes, backingLimit, fd: opened.fd, origin: dataOffset });
+    const layer = stack.pushFile(opened);
     // Its generation stays until it is empty: by that it is known.
     loadMap(opened, spec, layer.map, 'mend');
     let errno = file.empty(stack.top, () => stack.clear(now.sizeBytes), now);

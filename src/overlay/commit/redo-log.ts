@@ -38,7 +38,7 @@ export class RedoLog {
   /** @throws CowfsError: no room, or the directory cannot be written to */
   constructor({ source, shownBytes, base, descriptor, origin, moved }: NewRedoLog) {
     this.path = redoLogPath(base.path);
-    const { file, header } = createOverlay(this.path, {
+    const { file, opened } = createOverlay(this.path, {
       role: 'redo log',
       diskBytes: source.sizeBytes,
       base,
@@ -46,17 +46,10 @@ export class RedoLog {
     });
     this.#file = file;
     try {
-      const opened = {
-        path: this.path,
-        fd: file.fd,
-        header,
-        headers: { slots: [], header, inForce: 0 },
-        writable: true,
-      };
       const kept = new OverlayFile(specOf(opened));
       const stack = new LayerStack(descriptor, kept);
-      const { diskBytes: sizeBytes, backingLimit, dataOffset } = header;
-      const layer = stack.push({ sizeBytes, backingLimit, fd: file.fd, origin: dataOffset });
+      const layer = stack.pushFile(opened);
+      const { diskBytes: sizeBytes, dataOffset } = opened.header;
       const copier = new Copier(source, file.fd, `redo log ${this.path}`, moved);
       for (const { first, count, state } of differencesOf(source)) {
         const offset = first * BLOCK_BYTES;

@@ -3,6 +3,7 @@
  * thread.
  */
 import { Base, type BaseDescriptor } from '../../base/base.ts';
+import type { OpenedOverlay } from '../file/open.ts';
 import type { OverlayFile } from '../file/overlay-file.ts';
 import type { Layer } from '../layer.ts';
 import { Sessions } from '../sessions.ts';
@@ -46,6 +47,12 @@ export class LayerStack {
     if (fd !== undefined) layers.giveStore(this.#top, fd, origin);
     if (this.#isKept) layers.keep(this.#top);
     return this.top;
+  }
+
+  /** Puts what an overlay file keeps on top; the caller fills its map. */
+  pushFile({ fd, header }: Pick<OpenedOverlay, 'fd' | 'header'>): Layer {
+    const { diskBytes: sizeBytes, backingLimit, dataOffset: origin } = header;
+    return this.push({ sizeBytes, backingLimit, fd, origin });
   }
 
   /** Makes the one layer one to which nothing was written. */

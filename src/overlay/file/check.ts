@@ -74,7 +74,7 @@ class OverlayCheck {
   readonly #missingBytes: number;
 
   constructor(opened: OpenedOverlay) {
-    const { fd, header } = opened;
+    const { header } = opened;
     const { kind, sizeBytes } = header.base;
     const spec = specOf(opened);
     this.#opened = opened;
@@ -82,8 +82,7 @@ class OverlayCheck {
     this.#file = new OverlayFile(spec);
     // The base is not looked at: only the map matters.
     const stack = new LayerStack({ fd: -1, sizeBytes, hasHoles: kind === 'file' }, this.#file);
-    const { diskBytes, backingLimit, dataOffset } = header;
-    this.#layer = stack.push({ sizeBytes: diskBytes, backingLimit, fd, origin: dataOffset });
+    this.#layer = stack.pushFile(opened);
     const { isWhole, leftovers } = readMap(opened, this.#memory, this.#layer.map, (slots) => this.#pages.push(slots));
     this.#isWhole = isWhole;
     this.#leftovers = leftovers;

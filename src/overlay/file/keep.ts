@@ -63,22 +63,15 @@ function keepInExisting(path: string, base: OpenedBase, diskBytes: number, force
 }
 
 function keepInNew(path: string, base: OpenedBase, diskBytes: number): KeptDisk {
-  const { file, header } = createOverlay(path, {
+  const { file, opened } = createOverlay(path, {
     role: 'overlay',
     diskBytes,
     base: identityOf(base),
     origin: undefined,
   });
-  const opened = {
-    path,
-    fd: file.fd,
-    header,
-    headers: { slots: [header, header], header, inForce: 0 },
-    writable: true,
-  };
   const spec = specOf(opened, StoreDirectory.open(dirname(path)));
   return {
-    header,
+    header: opened.header,
     spec,
     warnings: [],
     load: (map) => loadMap(opened, spec, map),

@@ -40,7 +40,7 @@ export interface OpenedOverlay {
 export interface CreatedOverlay {
   /** Locked for writing. */
   readonly file: NewFile;
-  readonly header: Header;
+  readonly opened: OpenedOverlay;
 }
 
 export interface NewOverlay {
@@ -95,7 +95,8 @@ export function createOverlay(path: string, { role, diskBytes, base, origin }: N
     throw new CowfsError('missing', `overlay ${path} cannot be written (${errnoName(errno)}); make room there`);
   }
   lock(path, file.fd, true);
-  return { file, header };
+  const headers = { slots: [header, header], header, inForce: 0 };
+  return { file, opened: { path, fd: file.fd, headers, header, writable: true } };
 }
 
 /**
