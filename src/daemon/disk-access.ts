@@ -89,7 +89,7 @@ export class DiskAccess {
 
   /** @throws CowfsError of kind `refused` for the disk that is kept */
   checkNotKept(path: string, session: number, what: string): void {
-    if (session !== this.#fs.sessions.kept) return;
+    if (session !== this.#fs.sessions.kept.session) return;
     throw new CowfsError(
       'refused',
       `${this.full(path)} is kept in ${this.#options.overlay} and cannot ${what}; unmount it first, then copy or name that file`,

@@ -59,7 +59,7 @@ export class Disks {
   /** The disk that is kept. */
   get kept(): NodeId | undefined {
     const { inodes, sessions } = this.#fs;
-    return inodes.all(KIND.DISK).find((node) => inodes.get(node, INODE.CONTENT) === sessions.kept);
+    return inodes.all(KIND.DISK).find((node) => inodes.get(node, INODE.CONTENT) === sessions.kept.session);
   }
 
   /** Disks that nobody uses, without a name, that the kernel still knows: by a name in `.cowfs` that somebody left. */
@@ -167,7 +167,7 @@ export class Disks {
       openHandles: inodes.get(node, INODE.OPEN_HANDLES),
       layers: sessions.layers.depth(top),
       snapshots: this.#snapshotsOf(node),
-      overlay: session === sessions.kept ? (this.#options.overlay ?? null) : null,
+      overlay: session === sessions.kept.session ? (this.#options.overlay ?? null) : null,
     };
   }
 

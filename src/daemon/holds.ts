@@ -143,7 +143,7 @@ export class Holds {
     const { access, fs } = this.#options;
     const { sessions } = fs;
     return access.withDisk(path, (node, session) => {
-      if (session === sessions.kept) {
+      if (session === sessions.kept.session) {
         if (purpose === 'look') return { node, layer: sessions.top(session), isFrozen: false };
         if (purpose === 'commit') access.checkNotKept(path, session, 'be committed while it is mounted');
         return { node, layer: this.#copyKept(path, session), isFrozen: true };
@@ -160,7 +160,7 @@ export class Holds {
     return access.alone(path, session, () => {
       const top = sessions.top(session);
       const copy = cloneStore(dirname(overlay), sessions.layers.open(top), sessions.layers.writtenBytes(top));
-      if (typeof copy === 'number') return sessions.copyKept(copy);
+      if (typeof copy === 'number') return sessions.kept.copy(copy);
       throw new CowfsError(
         'refused',
         `${access.full(path)} is kept in ${overlay}, of which no copy can be made while it is mounted (${copy}); unmount it, then name that file`,

@@ -15,7 +15,7 @@ const { sessions } = openFs(task.fs, task.thread);
 const stop = new Int32Array(task.stop);
 let reported = OK;
 while (Atomics.wait(stop, 0, 0, task.intervalMs) === 'timed-out') {
-  const errno = sessions.syncKept();
+  const errno = sessions.kept.sync();
   if (errno !== OK && errno !== reported) port.postMessage(errnoName(errno));
   reported = errno;
 }

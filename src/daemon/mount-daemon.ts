@@ -156,7 +156,7 @@ export class MountDaemon {
     const { sessions } = this.#fs;
     this.#monitor = new Monitor({ base, sessions, counters, storeDirectory, maxStoreBytes, journal });
     takeDown.add(() => this.#monitor.close());
-    if (this.#fs.sessions.kept !== 0) {
+    if (this.#fs.sessions.kept.session !== 0) {
       const keeper = new Keeper(connection.fs, MAIN_THREAD + 1 + options.threads, journal);
       takeDown.add(() => keeper.close());
     }
@@ -203,8 +203,8 @@ export class MountDaemon {
   #finishKept(): void {
     const { sessions } = this.#fs;
     // One that waits for the base or the store is not waited for.
-    sessions.gate.close(sessions.kept, STRAGGLERS_MS);
-    const errno = sessions.finishKept();
+    sessions.gate.close(sessions.kept.session, STRAGGLERS_MS);
+    const errno = sessions.kept.finish();
     if (errno === OK) return;
     throw new CowfsError(
       'failed',

@@ -119,7 +119,7 @@ function makeDisks(
 
 /** Only the first disk is kept: its size is what it was, or larger. */
 function keepFirst(sessions: Sessions, session: number, kept: KeptDisk, sizeBytes: number | undefined): void {
-  sessions.keep(session, kept.spec.fd, kept.header, (layer) => {
+  sessions.kept.keep(session, kept.spec.fd, kept.header, (layer) => {
     kept.load(layer.map);
     if (sizeBytes !== undefined) layer.extent.growTo(sizeBytes);
   });

@@ -261,7 +261,7 @@ export class CowFs implements FsOps {
 
   /** A temporary store is gone with the process, so there is nothing to make durable; where no disk is kept, never. */
   sync(node: NodeId): Errno {
-    if (this.sessions.kept === 0) return ENOSYS;
+    if (this.sessions.kept.session === 0) return ENOSYS;
     const file = this.#files.enter(node);
     if (file === undefined) return OK;
     try {

@@ -290,7 +290,9 @@ export class Namespace {
   }
 
   #isKept(node: NodeId): boolean {
-    return this.#inodes.kind(node) === KIND.DISK && this.#inodes.get(node, INODE.CONTENT) === this.#sessions.kept;
+    return (
+      this.#inodes.kind(node) === KIND.DISK && this.#inodes.get(node, INODE.CONTENT) === this.#sessions.kept.session
+    );
   }
 
   /** The content of a directory changed. */

@@ -10,10 +10,9 @@ import { blocksAt, type Quotas, StoreAccount } from './account.ts';
 import { Arena } from './arena.ts';
 import { BLOCK_BYTES } from './block.ts';
 import { Disk } from './disk.ts';
-import type { Header } from './file/layout.ts';
 import type { OverlayFile } from './file/overlay-file.ts';
 import { Gate } from './gate.ts';
-import type { Layer } from './layer.ts';
+import { KeptSession } from './kept-session.ts';
 import { BASE_LAYER, closeStores, Layers } from './layers.ts';
 import { RangeLock, STRIPES } from './range-lock.ts';
 import { EXTENT, MOUNT, SESSION } from './shared.ts';
@@ -44,6 +43,7 @@ export class Sessions {
   readonly gate: Gate;
   readonly layers: Layers;
   readonly directory: StoreDirectory;
+  readonly kept: KeptSession;
   readonly #arena: Arena;
   readonly #mount: Int32Array;
   readonly #base: Base;
@@ -73,6 +73,7 @@ export class Sessions {
     this.directory = directory;
     this.gate = new Gate(this.#arena, memory.presence, thread);
     this.layers = new Layers(this.#arena, this.#mount, base, directory, file);
+    this.kept = new KeptSession(this, this.#mount, file);
   }
 
   /** Changes whenever a `Disk` that was opened before has to be opened again. */
@@ -121,60 +122,6 @@ export class Sessions {
   /** A session that shows the base and, past its end, zeros. */
   create(sizeBytes: number): number {
     return this.#create(this.layers.create(BASE_LAYER, sizeBytes, this.baseBytes));
-  }
-
-  /**
-   * Makes a fresh session keep its writes in the overlay file, and gives it what that has already.
-   *
-   * @param load fills the map
-   */
-  keep(
-    session: number,
-    fd: number,
-    { dataOffset, diskBytes, backingLimit }: Header,
-    load: (layer: Layer) => void,
-  ): void {
-    const top = this.top(session);
-    this.layers.giveStore(top, fd, dataOffset);
-    this.layers.keep(top);
-    this.layers.extent(top).initialise(diskBytes, backingLimit);
-    load(this.layers.open(top));
-    this.layers.recount(top);
-    this.recount(session);
-    Atomics.store(this.#mount, MOUNT.KEPT_SESSION, session);
-  }
-
-  /** The session whose writes are kept; 0 if there is none. */
-  get kept(): number {
-    return Atomics.load(this.#mount, MOUNT.KEPT_SESSION);
-  }
-
-  /**
-   * What the kept session has now as a layer that stays, referenced once for the caller. The gate is closed.
-   *
-   * @param fd of a copy of its store
-   */
-  copyKept(fd: number): number {
-    const top = this.layers.open(this.top(this.kept));
-    const copy = this.layers.create(BASE_LAYER, top.sizeBytes, top.extent.backingLimit);
-    this.layers.giveStore(copy, fd, top.store.origin);
-    const { map } = this.layers.open(copy);
-    for (let block = 0; block < map.blocks; ) {
-      const run = top.map.runAt(block, map.blocks - block);
-      map.set(block, run, top.map.runState);
-      block += run;
-    }
-    return copy;
-  }
-
-  /** Makes durable what is kept. */
-  syncKept(): Errno {
-    return this.kept === 0 ? OK : this.layers.open(this.top(this.kept)).sync();
-  }
-
-  /** The same at the end, when nobody writes any more. */
-  finishKept(): Errno {
-    return this.kept === 0 ? OK : (this.#file?.finish(this.layers.open(this.top(this.kept))) ?? OK);
   }
 
   /** Gives a session that nobody has written to the file that its writes will go to, as `openTempStore` made it. */
@@ -253,7 +200,7 @@ export class Sessions {
    * @returns an error of the overlay file, of a session that is kept
    */
   reset(session: number, sizeBytes: number): Errno {
-    if (session === this.kept) return this.#emptyKept(session, sizeBytes);
+    if (session === this.kept.session) return this.kept.empty(sizeBytes, this.baseBytes);
     this.#replaceTop(session, this.layers.create(BASE_LAYER, sizeBytes, this.baseBytes));
     return OK;
   }
@@ -267,15 +214,6 @@ export class Sessions {
     closeStores(this.layers.standOnBase(this.top(session), layer));
     this.recount(session);
     Atomics.add(this.#mount, MOUNT.TOPOLOGY, 1);
-  }
-
-  #emptyKept(session: number, sizeBytes: number): Errno {
-    const top = this.top(session);
-    const forget = (): void => {
-      this.layers.clear(top, sizeBytes, this.baseBytes);
-      this.recount(session);
-    };
-    return this.#file?.empty(this.layers.open(top), forget) ?? OK;
   }
 
   /**

@@ -1,6 +1,6 @@
 /**
  * A base on a file system of its own that fails as told (faulty-file.mjs), and disks over it. The plan can change at any
- * time; it holds from the next read of the base on.
+ * time; it holds from the next request on.
  */
 import { readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,6 +18,14 @@ export interface Plan {
   readonly endBytes?: number;
   /** Reads that touch these wait until there is a plan without it. */
   readonly gate?: { readonly from: number; readonly to: number };
+  /** How writes end that reach byte `writeFrom`; those that start before it are short. */
+  readonly write?: 'EIO' | 'ENOSPC';
+  /** 0 if it is not there. */
+  readonly writeFrom?: number;
+  /** How a sync ends. */
+  readonly sync?: 'EIO';
+  /** How a change of the size ends. */
+  readonly truncate?: 'EIO';
 }
 
 export interface FaultyBase {

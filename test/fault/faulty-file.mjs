@@ -1,12 +1,21 @@
 /**
- * A file system with one file, `base.img`, whose reads obey a plan (faulty-base.ts says what it can hold): a process of
- * its own, so that nobody waits for himself. Each read looks at the plan anew. Speaks FUSE through the compiled project,
+ * A file system with one file, `base.img`, that obeys a plan (faulty-base.ts says what it can hold): a process of its own,
+ * so that nobody waits for himself. Each request looks at the plan anew. Speaks FUSE through the compiled project,
  * with operations of its own and several threads, so that a read that waits holds up no other request.
  *
  * Usage: node faulty-file.mjs CONTENT PLAN GATE MOUNTPOINT; says `ready`, and ends with the mount. Each read that comes to
  * the gate of a plan leaves a file in the directory GATE.
  */
-import { openSync, readFileSync, readSync, statSync, writeFileSync } from 'node:fs';
+import {
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  readSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { isMainThread, Worker, workerData } from 'node:worker_threads';
@@ -22,14 +31,14 @@ const NAME = 'base.img';
 const NODE = 2;
 const THREADS = 6;
 const LOOK_MS = 5;
-const { EISDIR, ENOENT, ENOSYS, EROFS } = constants.errno;
+const { EISDIR, ENOENT, ENOSYS, EOPNOTSUPP, EROFS } = constants.errno;
 
 /** Blocks this thread. */
 function sleep(milliseconds) {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 }
 
-/** The operations that cowfs and stat(1) need of a file to read (fs/ops.ts, `FsOps`). */
+/** The operations that a base needs (fs/ops.ts, `FsOps`). */
 class FaultyFile {
   attributes = emptyAttributes();
   transferred = 0;
@@ -39,15 +48,17 @@ class FaultyFile {
   keepCache = true;
 
   #fd;
-  #plan;
+  #planPath;
   #gate;
-  #stats;
 
   constructor({ content, plan, gate }) {
-    this.#fd = openSync(content, 'r');
-    this.#plan = plan;
+    this.#fd = openSync(content, 'r+');
+    this.#planPath = plan;
     this.#gate = gate;
-    this.#stats = statSync(content);
+  }
+
+  get #plan() {
+    return JSON.parse(readFileSync(this.#planPath, 'utf8'));
   }
 
   lookup(parent, name) {
@@ -56,21 +67,25 @@ class FaultyFile {
 
   getAttributes(node) {
     const isRoot = node === ROOT_NODE;
-    const seconds = Math.floor(this.#stats.mtimeMs / 1000);
+    const { size, blocks, mtimeMs } = fstatSync(this.#fd);
+    const seconds = Math.floor(mtimeMs / 1000);
     Object.assign(this.attributes, {
       node,
-      mode: isRoot ? S_IFDIR | 0o755 : S_IFREG | 0o444,
+      mode: isRoot ? S_IFDIR | 0o755 : S_IFREG | 0o644,
       nlink: isRoot ? 2 : 1,
-      sizeBytes: isRoot ? 0 : this.#stats.size,
-      blocks: isRoot ? 0 : this.#stats.blocks,
+      sizeBytes: isRoot ? 0 : size,
+      blocks: isRoot ? 0 : blocks,
       mtimeSeconds: seconds,
       ctimeSeconds: seconds,
     });
     return 0;
   }
 
-  setAttributes() {
-    return EROFS;
+  setAttributes(node, { sizeBytes }) {
+    const { truncate } = this.#plan;
+    if (sizeBytes !== undefined && truncate !== undefined) return constants.errno[truncate];
+    if (sizeBytes !== undefined) ftruncateSync(this.#fd, sizeBytes);
+    return this.getAttributes(node);
   }
 
   open(node) {
@@ -112,7 +127,7 @@ class FaultyFile {
 
   read(_node, offset, length, into, at) {
     this.transferred = 0;
-    const { bad, mostBytes = length, endBytes = this.#stats.size } = this.#whenLetThrough(offset, length);
+    const { bad, mostBytes = length, endBytes = fstatSync(this.#fd).size } = this.#whenLetThrough(offset, length);
     let end = Math.min(offset + Math.min(length, mostBytes), Math.max(offset, endBytes));
     // As a disk with a bad sector: what lies before it comes first.
     if (bad !== undefined && offset < bad.to && end > bad.from) {
@@ -123,12 +138,16 @@ class FaultyFile {
     return 0;
   }
 
-  write() {
-    return EROFS;
+  /** As a disk with a bad sector: what lies before it is written. */
+  write(_node, offset, length, from, at) {
+    const { write, writeFrom = 0 } = this.#plan;
+    const most = write === undefined ? length : Math.min(length, Math.max(0, writeFrom - offset));
+    this.transferred = most === 0 ? 0 : writeSync(this.#fd, from, at, most, offset);
+    return most === 0 && length > 0 ? constants.errno[write] : 0;
   }
 
   allocate() {
-    return EROFS;
+    return EOPNOTSUPP;
   }
 
   /** All is data. */
@@ -145,7 +164,10 @@ class FaultyFile {
   }
 
   sync() {
-    return ENOSYS;
+    const { sync } = this.#plan;
+    if (sync !== undefined) return constants.errno[sync];
+    fsyncSync(this.#fd);
+    return 0;
   }
 
   list(node, cookie, most) {
@@ -159,7 +181,7 @@ class FaultyFile {
   }
 
   statistics() {
-    return { blockBytes: 4096, blocks: 1, freeBlocks: 0, files: 2, nameMax: 255 };
+    return { blockBytes: 4096, blocks: 2 ** 20, freeBlocks: 2 ** 19, files: 2, nameMax: 255 };
   }
 
   nameOf() {
@@ -169,7 +191,7 @@ class FaultyFile {
   /** The plan, once it does not have this read wait any more. */
   #whenLetThrough(offset, length) {
     for (;;) {
-      const plan = JSON.parse(readFileSync(this.#plan, 'utf8'));
+      const plan = this.#plan;
       const { gate } = plan;
       if (gate === undefined || offset >= gate.to || offset + length <= gate.from) return plan;
       writeFileSync(join(this.#gate, String(offset)), '');
@@ -179,7 +201,7 @@ class FaultyFile {
 }
 
 async function mountAndServe([content, plan, gate, mountpoint]) {
-  const fuseFd = await mountFuse({ mountpoint, source: 'faulty', readOnly: true, allowOther: false });
+  const fuseFd = await mountFuse({ mountpoint, source: 'faulty', readOnly: false, allowOther: false });
   const session = openSession(fuseFd, false);
   const counters = Counters.create(THREADS);
   for (let index = 0; index < THREADS; index++) {

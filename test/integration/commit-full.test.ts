@@ -5,7 +5,6 @@ import {
   existsSync,
   mkdirSync,
   readFileSync,
-  renameSync,
   rmSync,
   statSync,
   truncateSync,
@@ -13,6 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, expect, type TestContext, test } from 'vitest';
+import { faultyBase, type Plan } from '../fault/faulty-base.ts';
 import {
   COWFS,
   cowfs,
@@ -24,11 +24,10 @@ import {
   poll,
   run,
   scratch,
-  start,
   statusOf,
 } from '../harness.ts';
 import { expectNames, hashOf, names, Picture, redoLogOf, untouched } from './commit-support.ts';
-import { freeBytes, NOBODY, needs, needsRoot, ordinaryUser, said, skipUnless, tmpfs } from './machine-support.ts';
+import { freeBytes, NOBODY, needs, needsRoot, ordinaryUser, skipUnless, tmpfs } from './machine-support.ts';
 import { expectNothingLeft, expectRefusal } from './nothing-left-support.ts';
 import { BLOCK, lookInto, MIB, randomOf, SEED } from './overlay-support.ts';
 import { expectContent, filled, patched, put } from './sessions-support.ts';
@@ -284,31 +283,12 @@ test('an ordinary user commits what is his', async (context) => {
   await expectNothingLeft(mountpoint, runtime);
 });
 
-interface Plan {
-  readonly write?: 'EIO' | 'ENOSPC';
-  readonly writeFrom?: number;
-  readonly sync?: 'EIO' | 'ENOSPC';
-  readonly truncate?: 'EIO';
-}
-
-/** A base on a file system that fails as told; its directory is an ordinary one, so that a log can be made there. */
-async function faultyBase(bytes: number): Promise<{ directory: string; base: string; setPlan(plan: Plan): void }> {
-  const directory = scratch();
-  const content = makeBase(directory, bytes, 'content.img');
-  const plan = join(directory, 'plan.json');
-  const setPlan = (next: Plan): void => {
-    writeFileSync(`${plan}.new`, JSON.stringify(next));
-    renameSync(`${plan}.new`, plan);
-  };
-  setPlan({});
-  const faulty = makeMountpoint(directory, 'faulty');
-  const program = join(import.meta.dirname, 'commit-faulty-base.mjs');
-  const child = start(process.execPath, [program, content, plan, faulty], { stdio: ['ignore', 'pipe', 'inherit'] });
-  await said(child, 'ready');
-  const place = makeMountpoint(directory, 'place');
-  const base = join(place, 'base.img');
+/** A base that fails as told, in an ordinary directory, so that a log can be made beside it. */
+async function faultyPlace(bytes: number): Promise<{ directory: string; base: string; setPlan(plan: Plan): void }> {
+  const { directory, path, setPlan } = await faultyBase(bytes);
+  const base = join(makeMountpoint(directory, 'place'), 'base.img');
   writeFileSync(base, '');
-  must('mount', ['--bind', join(faulty, 'base.img'), base]);
+  must('mount', ['--bind', path, base]);
   return { directory, base, setPlan };
 }
 
@@ -323,7 +303,7 @@ const FAULTS: Readonly<Record<string, Plan>> = {
 test.for(Object.keys(FAULTS))(
   'a base %s, an overlay: the log stays, and the commit is finished once that is mended',
   async (fault) => {
-    const { directory, base, setPlan } = await faultyBase(5 * MIB + 77);
+    const { directory, base, setPlan } = await faultyPlace(5 * MIB + 77);
     const overlay = join(directory, 'vm.cow');
     const mountpoint = makeMountpoint(directory);
     const picture = new Picture(readFileSync(base), randomOf(SEED));
@@ -363,7 +343,7 @@ test.for(Object.keys(FAULTS))(
 test.for(Object.keys(FAULTS))(
   'a base %s, a mounted disk: it goes on, and another commit finishes it',
   async (fault) => {
-    const { directory, base, setPlan } = await faultyBase(5 * MIB + 77);
+    const { directory, base, setPlan } = await faultyPlace(5 * MIB + 77);
     const mountpoint = makeMountpoint(directory);
     const picture = new Picture(readFileSync(base), randomOf(SEED));
     const { disk } = mountDisk(base, mountpoint);
@@ -389,7 +369,7 @@ test.for(Object.keys(FAULTS))(
 );
 
 test('a base that cannot be written to, and a daemon that ends: the next mount finishes it once that is mended', async () => {
-  const { directory, base, setPlan } = await faultyBase(5 * MIB + 77);
+  const { directory, base, setPlan } = await faultyPlace(5 * MIB + 77);
   const mountpoint = makeMountpoint(directory);
   const picture = new Picture(readFileSync(base), randomOf(SEED));
   const { disk } = mountDisk(base, mountpoint);

@@ -149,7 +149,7 @@ function sparseBase(directory: string): string {
   const base = makeBase(directory, 4 * MIB);
   truncateSync(base, BASE_BYTES);
   const fd = openSync(base, 'r+');
-  for (let at = 8 * MIB; at < BASE_BYTES; at += 4 * MIB) writeSync(fd, Buffer.alloc(MIB, at / MIB), 0, MIB, at);
+  for (let at = 8 * MIB; at < TAIL; at += 4 * MIB) writeSync(fd, Buffer.alloc(MIB, at / MIB), 0, MIB, at);
   writeSync(fd, Buffer.alloc(BASE_BYTES - TAIL, 0xee), 0, BASE_BYTES - TAIL, TAIL);
   closeSync(fd);
   return base;

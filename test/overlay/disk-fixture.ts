@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import type { BaseDescriptor } from '../../src/base/base.ts';
 import { OK } from '../../src/lib/errno.ts';
+import { CowfsError } from '../../src/lib/error.ts';
 import type { Disk } from '../../src/overlay/disk.ts';
 import { closeStores } from '../../src/overlay/layers.ts';
 import { Sessions } from '../../src/overlay/sessions.ts';
@@ -125,4 +126,15 @@ export function difference(actual: Uint8Array, expected: Uint8Array): string | u
   if (Buffer.compare(actual, expected) === 0) return undefined;
   const at = actual.findIndex((byte, index) => byte !== expected[index]);
   return `byte ${at} (block ${Math.floor(at / 4096)}) is ${actual[at]}, not ${expected[at]}`;
+}
+
+/** Kind and message of the error that something ends with. */
+export function errorOf(act: () => unknown): string {
+  try {
+    act();
+  } catch (error) {
+    if (error instanceof CowfsError) return `${error.kind}: ${error.message}`;
+    throw error;
+  }
+  return 'no error';
 }

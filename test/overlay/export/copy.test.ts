@@ -3,13 +3,12 @@ import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, writeSync 
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { EIO, EOPNOTSUPP, type Errno, OK } from '../../../src/lib/errno.ts';
-import { CowfsError } from '../../../src/lib/error.ts';
 import { BASE, type BlockState } from '../../../src/overlay/block.ts';
 import { Copier, readError, writeError, zeroRange } from '../../../src/overlay/export/copy.ts';
 import type { ExportSource } from '../../../src/overlay/export/source.ts';
 import { scratch } from '../../harness.ts';
 import { needsRoot, tmpfs } from '../../integration/machine-support.ts';
-import { difference, useDisk } from '../disk-fixture.ts';
+import { difference, errorOf, useDisk } from '../disk-fixture.ts';
 import { nonZeroBytes } from '../random.ts';
 
 const BLOCK = 4096;
@@ -19,16 +18,6 @@ function openFile(path: string): number {
   const fd = openSync(path, 'w+');
   onTestFinished(() => closeSync(fd));
   return fd;
-}
-
-function errorOf(act: () => unknown): string {
-  try {
-    act();
-  } catch (error) {
-    if (error instanceof CowfsError) return `${error.kind}: ${error.message}`;
-    throw error;
-  }
-  return 'no error';
 }
 
 /** One file in pieces of a given length, in memory as well; fails from an offset on when read. */

@@ -6,14 +6,13 @@ import { basename, join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
 import { OK } from '../../../src/lib/errno.ts';
-import { CowfsError } from '../../../src/lib/error.ts';
 import { BASE, STORE } from '../../../src/overlay/block.ts';
 import { exportQcow2 } from '../../../src/overlay/export/qcow2.ts';
 import { encodeHeader, geometryOf, refcountsOf } from '../../../src/overlay/export/qcow2-layout.ts';
 import type { ExportSource, OnProgress } from '../../../src/overlay/export/source.ts';
 import { isRoot, lacks, must, scratch } from '../../harness.ts';
 import { needsRoot, tmpfs } from '../../integration/machine-support.ts';
-import { readDisk, useDisk } from '../disk-fixture.ts';
+import { errorOf, readDisk, useDisk } from '../disk-fixture.ts';
 import { nonZeroBytes } from '../random.ts';
 import { FileSource, type SourceOptions } from './file-source.ts';
 
@@ -39,16 +38,6 @@ function exportTo(directory: string, source: ExportSource, backing: Backing, onP
     closeSync(fd);
   }
   return path;
-}
-
-function errorOf(act: () => unknown): string {
-  try {
-    act();
-  } catch (error) {
-    if (error instanceof CowfsError) return `${error.kind}: ${error.message}`;
-    throw error;
-  }
-  return 'no error';
 }
 
 function makeSource(options: Omit<SourceOptions, 'directory'>): FileSource {

@@ -2,12 +2,11 @@
 import { closeSync, openSync, readFileSync, statSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { CowfsError } from '../../../src/lib/error.ts';
 import { exportRaw } from '../../../src/overlay/export/raw.ts';
 import type { ExportSource, OnProgress } from '../../../src/overlay/export/source.ts';
 import { scratch } from '../../harness.ts';
 import { needsRoot, tmpfs } from '../../integration/machine-support.ts';
-import { difference, readDisk, useDisk } from '../disk-fixture.ts';
+import { difference, errorOf, readDisk, useDisk } from '../disk-fixture.ts';
 import { nonZeroBytes } from '../random.ts';
 import { FileSource } from './file-source.ts';
 
@@ -24,16 +23,6 @@ function exportTo(directory: string, source: ExportSource, onProgress: OnProgres
     closeSync(fd);
   }
   return path;
-}
-
-function errorOf(act: () => unknown): string {
-  try {
-    act();
-  } catch (error) {
-    if (error instanceof CowfsError) return `${error.kind}: ${error.message}`;
-    throw error;
-  }
-  return 'no error';
 }
 
 test.each([1, 511, 4095, 4096, 4097, 130_000, 3 * MIB + 1])('a disk of %i bytes', (sizeBytes) => {

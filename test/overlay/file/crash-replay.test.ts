@@ -188,7 +188,7 @@ test('a power cut while damage is mended', () => {
   };
   const mount = (): void => {
     const mounted = mountKept(place.overlay, place.basePath);
-    expect(mounted.sessions.finishKept()).toBe(OK);
+    expect(mounted.sessions.kept.finish()).toBe(OK);
     mounted.close();
   };
   for (let round = 0; round < 4; round++) {

@@ -45,7 +45,7 @@ function usePlace(baseBytes = 5000): Place {
       const mount = mountKept(overlay, basePath(directory), sizeBytes);
       try {
         const result = act(mount);
-        if (!isKilled) expect(mount.sessions.finishKept()).toBe(OK);
+        if (!isKilled) expect(mount.sessions.kept.finish()).toBe(OK);
         return result;
       } finally {
         mount.close();
@@ -90,7 +90,7 @@ describe('a disk that ends within a block', () => {
     use(
       (mount) => {
         write(mount, 4100, Buffer.from([7]));
-        expect(mount.sessions.syncKept()).toBe(OK);
+        expect(mount.sessions.kept.sync()).toBe(OK);
         write(mount, 5000, nonZeroBytes(2 * BLOCK, 2));
       },
       { isKilled: true },
@@ -133,9 +133,9 @@ describe('a disk as large as the map, or larger', () => {
       // Both headers.
       const first = grow(mount);
       expect([OK, EFBIG]).toContain(first);
-      expect(mount.sessions.syncKept()).toBe(OK);
+      expect(mount.sessions.kept.sync()).toBe(OK);
       write(mount, BLOCK, Buffer.from([8]));
-      expect(mount.sessions.syncKept()).toBe(OK);
+      expect(mount.sessions.kept.sync()).toBe(OK);
       return [first, mount.disk.sizeBytes] as const;
     });
     use(({ disk }) => {
@@ -164,7 +164,7 @@ describe('a disk as large as the map, or larger', () => {
     use(
       (mount) => {
         expect(mount.disk.discard(4 * PIB - BLOCK, BLOCK)).toBe(OK);
-        expect(mount.sessions.syncKept()).toBe(OK);
+        expect(mount.sessions.kept.sync()).toBe(OK);
         write(mount, 0, nonZeroBytes(BLOCK, 2));
       },
       { sizeBytes: 4 * PIB },
@@ -221,7 +221,7 @@ describe('headers of which one is not whole', () => {
       use((mount) => {
         for (let sync = 0; sync < syncs; sync++) {
           write(mount, 0, Buffer.from([sync]));
-          expect(mount.sessions.syncKept()).toBe(OK);
+          expect(mount.sessions.kept.sync()).toBe(OK);
         }
       });
       const fd = openSync(overlay, 'r+');
@@ -231,7 +231,7 @@ describe('headers of which one is not whole', () => {
         use((mount) => {
           expect(readDisk(mount.disk, 0, 1)[0]).toBe(syncs - 1);
           write(mount, BLOCK, Buffer.from([9]));
-          expect(mount.sessions.syncKept()).toBe(OK);
+          expect(mount.sessions.kept.sync()).toBe(OK);
         }),
       );
       // Else a power cut in the middle of it would leave none.

@@ -54,7 +54,7 @@ export function use<T>(path: string, base: string, act: (mount: KeptMount) => T,
   const mount = mountKept(path, base, sizeBytes);
   try {
     const result = act(mount);
-    expect(mount.sessions.finishKept()).toBe(OK);
+    expect(mount.sessions.kept.finish()).toBe(OK);
     return result;
   } finally {
     mount.close();
@@ -70,11 +70,11 @@ export function useFinished(): Finished {
     const { disk, sessions } = mount;
     for (const [index, { offset, length }] of WINDOWS.entries()) {
       disk.write(offset + 3 * BLOCK + 100, length / 2, nonZeroBytes(length / 2, 50 + index), 0);
-      if (index % 2 === 0) sessions.syncKept();
+      if (index % 2 === 0) sessions.kept.sync();
       disk.discard(offset + BLOCK, 4 * BLOCK);
       if (offset + length < DISK_BYTES) disk.allocate(offset + length - 3 * BLOCK, 2 * BLOCK, true);
     }
-    sessions.syncKept();
+    sessions.kept.sync();
     disk.write(FIRST, 10, nonZeroBytes(10, 60), 0);
   };
   use(path, basePath(directory), act, DISK_BYTES);

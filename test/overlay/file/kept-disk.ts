@@ -102,7 +102,7 @@ function serve({ header, spec, base, memory, load, closesBase }: Served): KeptMo
     StoreDirectory.close(directoryFd);
   };
   try {
-    sessions.keep(session, spec.fd, header, load);
+    sessions.kept.keep(session, spec.fd, header, load);
     return { sessions, session, disk: sessions.open(session), spec, base, memory, close };
   } catch (error) {
     close();

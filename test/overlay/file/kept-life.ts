@@ -92,13 +92,13 @@ export class KeptLife {
   }
 
   sync(): void {
-    this.#do('sync', () => this.#mount.sessions.syncKept());
+    this.#do('sync', () => this.#mount.sessions.kept.sync());
     this.history.settle();
   }
 
   /** A clean end, and the next mount. */
   finish(): void {
-    this.#do('finish', () => this.#mount.sessions.finishKept());
+    this.#do('finish', () => this.#mount.sessions.kept.finish());
     this.history.settle();
     this.#mount.close();
     this.#do('mount', () => {
@@ -248,7 +248,7 @@ export function recover(path: string, base: BaseDescriptor, isTwice: boolean): R
   try {
     recovered = lookAt(mount);
     if (isTwice) {
-      const errno = mount.sessions.finishKept();
+      const errno = mount.sessions.kept.finish();
       if (errno !== OK) throw new Error(`sync after the crash: ${errnoName(errno)}`);
     }
   } finally {

@@ -82,14 +82,14 @@ describe('fdatasync fails once', () => {
     const { mount } = usePlace();
     const first = mount();
     write(first, 1);
-    expect(first.sessions.syncKept()).toBe(OK);
+    expect(first.sessions.kept.sync()).toBe(OK);
     expect(first.disk.write(BLOCK * 10, 10, nonZeroBytes(10, 5), 0)).toBe(OK);
     fail(isSync, EIO, which);
-    expect(first.sessions.syncKept()).toBe(EIO);
+    expect(first.sessions.kept.sync()).toBe(EIO);
     events = [];
-    expect(first.sessions.syncKept()).toBe(EIO);
+    expect(first.sessions.kept.sync()).toBe(EIO);
     expect(first.disk.write(BLOCK * 12, 10, nonZeroBytes(10, 6), 0)).toBe(OK);
-    expect([first.sessions.syncKept(), first.sessions.finishKept()]).toEqual([EIO, EIO]);
+    expect([first.sessions.kept.sync(), first.sessions.kept.finish()]).toEqual([EIO, EIO]);
     expect(first.disk.truncate(BLOCK)).toBe(EIO);
     expect(first.sessions.reset(first.session, DISK)).toBe(EIO);
     expect(events.filter((event) => isHeader(event) || isPage(event))).toEqual([]);
@@ -97,7 +97,7 @@ describe('fdatasync fails once', () => {
     // What was synced before is there.
     const second = mount();
     expect(has(second, 1)).toBe(true);
-    expect(second.sessions.syncKept()).toBe(OK);
+    expect(second.sessions.kept.sync()).toBe(OK);
     second.close();
   });
 
@@ -106,7 +106,7 @@ describe('fdatasync fails once', () => {
     const first = mount();
     write(first, 1);
     fail(isSync, 4, 1, 3);
-    expect(first.sessions.syncKept()).toBe(OK);
+    expect(first.sessions.kept.sync()).toBe(OK);
     first.close();
     expect(has(mount(), 1)).toBe(true);
   });
@@ -118,10 +118,10 @@ describe('no space', () => {
     const first = mount();
     write(first, 1);
     fail(isPage, ENOSPC, which);
-    expect(first.sessions.syncKept()).toBe(ENOSPC);
+    expect(first.sessions.kept.sync()).toBe(ENOSPC);
     expect(events.filter(isHeader)).toEqual([]);
     expect(has(first, 1)).toBe(true);
-    expect(first.sessions.syncKept()).toBe(OK);
+    expect(first.sessions.kept.sync()).toBe(OK);
     first.close();
     const second = mount();
     expect(has(second, 1)).toBe(true);
@@ -133,17 +133,17 @@ describe('no space', () => {
     const { mount } = usePlace();
     const first = mount();
     write(first, 1);
-    expect(first.sessions.syncKept()).toBe(OK);
+    expect(first.sessions.kept.sync()).toBe(OK);
     for (let round = 2; round < 8; round++) {
       expect(first.disk.discard(PLACES[round % 3] as number, 3 * BLOCK)).toBe(OK);
       fail(isPage, ENOSPC, 1 + (which % (1 + (round % 2))));
-      first.sessions.syncKept();
+      first.sessions.kept.sync();
       write(first, round, [PLACES[(round + 1) % 3] as number]);
       failing = () => undefined;
-      if (round % 3 === 0) expect(first.sessions.syncKept()).toBe(OK);
+      if (round % 3 === 0) expect(first.sessions.kept.sync()).toBe(OK);
     }
     const seen = PLACES.map((place) => readDisk(first.disk, place, 3 * BLOCK));
-    expect(first.sessions.syncKept()).toBe(OK);
+    expect(first.sessions.kept.sync()).toBe(OK);
     first.close();
     const second = mount();
     for (const [index, place] of PLACES.entries()) {
@@ -156,15 +156,15 @@ describe('no space', () => {
     const { mount } = usePlace();
     const first = mount();
     write(first, 1);
-    expect(first.sessions.syncKept()).toBe(OK);
+    expect(first.sessions.kept.sync()).toBe(OK);
     expect(first.disk.discard(0, DISK)).toBe(OK);
     fail(isPage, ENOSPC, 3);
-    expect(first.sessions.syncKept()).toBe(ENOSPC);
+    expect(first.sessions.kept.sync()).toBe(ENOSPC);
     first.close();
     const second = mount();
     expect(readDisk(second.disk, 0, BLOCK).equals(content.subarray(0, BLOCK))).toBe(true);
     write(second, 2, [PLACES[2] as number]);
-    expect(second.sessions.syncKept()).toBe(OK);
+    expect(second.sessions.kept.sync()).toBe(OK);
     second.close();
     const third = mount();
     expect(has(third, 2, [PLACES[2] as number])).toBe(true);
@@ -177,8 +177,8 @@ describe('no space', () => {
     const first = mount();
     write(first, 1);
     fail(isHeader, ENOSPC);
-    expect(first.sessions.syncKept()).not.toBe(OK);
-    const again = first.sessions.syncKept();
+    expect(first.sessions.kept.sync()).not.toBe(OK);
+    const again = first.sessions.kept.sync();
     first.close();
     const second = mount();
     expect(has(second, 1)).toBe(again === OK);
@@ -190,7 +190,7 @@ describe('no space', () => {
     const first = mount();
     fail(({ kind }) => kind === 'write', ENOSPC);
     expect(first.disk.write(0, BLOCK, nonZeroBytes(BLOCK, 2), 0)).toBe(ENOSPC);
-    expect(first.sessions.syncKept()).toBe(OK);
+    expect(first.sessions.kept.sync()).toBe(OK);
     first.close();
     const second = mount();
     expect(difference(readDisk(second.disk, 0, content.length), content)).toBe(undefined);
@@ -202,7 +202,7 @@ describe('no space', () => {
     const first = mount();
     const data = nonZeroBytes(10 * BLOCK, 2);
     expect(first.disk.write(0, data.length, data, 0)).toBe(OK);
-    expect(first.sessions.syncKept()).toBe(OK);
+    expect(first.sessions.kept.sync()).toBe(OK);
     fail(isPage, ENOSPC);
     expect([OK, ENOSPC]).toContain(first.disk.truncate(size));
     const isCut = first.disk.sizeBytes !== DISK;
@@ -210,7 +210,7 @@ describe('no space', () => {
     if (isCut) expected.fill(0, size);
     expect(first.disk.truncate(DISK)).toBe(OK);
     expect(difference(readDisk(first.disk, 0, data.length), expected)).toBe(undefined);
-    expect(first.sessions.syncKept()).toBe(OK);
+    expect(first.sessions.kept.sync()).toBe(OK);
     first.close();
     const second = mount();
     expect(difference(readDisk(second.disk, 0, data.length), expected)).toBe(undefined);
@@ -221,12 +221,12 @@ describe('no space', () => {
     const { mount } = usePlace();
     const first = mount();
     write(first, 1);
-    expect(first.sessions.syncKept()).toBe(OK);
+    expect(first.sessions.kept.sync()).toBe(OK);
     fail(isPage, ENOSPC, 2);
     expect(first.sessions.reset(first.session, DISK)).toBe(ENOSPC);
     const isOld = has(first, 1);
     if (!isOld) expect(difference(readDisk(first.disk, 0, content.length), content)).toBe(undefined);
-    expect(first.sessions.syncKept()).toBe(OK);
+    expect(first.sessions.kept.sync()).toBe(OK);
     first.close();
     const second = mount();
     expect(has(second, 1)).toBe(isOld);
@@ -240,9 +240,9 @@ test('a file system that cannot punch holes: what is trimmed is zeros, also when
   const first = mount();
   failing = ({ kind }) => (kind === 'punch' ? EOPNOTSUPP : undefined);
   write(first, 1);
-  expect(first.sessions.syncKept()).toBe(OK);
+  expect(first.sessions.kept.sync()).toBe(OK);
   expect(first.disk.discard(0, 3 * BLOCK + 5)).toBe(OK);
-  expect(first.sessions.syncKept()).toBe(OK);
+  expect(first.sessions.kept.sync()).toBe(OK);
   expect(first.disk.discard(PLACES[1] as number, 3 * BLOCK)).toBe(OK);
   first.close();
   // The trim that was not synced left its data where it was.
@@ -251,7 +251,7 @@ test('a file system that cannot punch holes: what is trimmed is zeros, also when
   expect(has(second, 1, places)).toBe(true);
   expect(readDisk(second.disk, 0, 3 * BLOCK + 5).every((byte) => byte === 0)).toBe(true);
   expect(second.sessions.reset(second.session, DISK)).toBe(OK);
-  expect(second.sessions.finishKept()).toBe(OK);
+  expect(second.sessions.kept.finish()).toBe(OK);
   second.close();
   const third = mount();
   expect(difference(readDisk(third.disk, 0, content.length), content)).toBe(undefined);

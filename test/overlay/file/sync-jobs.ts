@@ -107,7 +107,7 @@ function complaintOf(
   try {
     const { sessions } = openTask({ path, spec, memory, base, session: 0, thread: 0, threads: 1 });
     const session = sessions.create(opened.header.diskBytes);
-    sessions.keep(session, opened.fd, opened.header, (layer) => loadMap(opened, spec, layer.map));
+    sessions.kept.keep(session, opened.fd, opened.header, (layer) => loadMap(opened, spec, layer.map));
     const disk = sessions.open(session);
     const wrong = offsets.findIndex((offset, index) => !readOf(disk, offset).equals(expected[index] as Buffer));
     return wrong < 0 ? undefined : `the region at ${offsets[wrong]} is not what was synced`;
@@ -162,7 +162,7 @@ function keepSyncing(task: KeptTask, stop: Int32Array): number {
   const { sessions } = openTask(task);
   let syncs = 0;
   while (Atomics.load(stop, 0) === 0) {
-    const errno = sessions.syncKept();
+    const errno = sessions.kept.sync();
     if (errno !== OK) throw new Error(`sync: errno ${errno}`);
     syncs += 1;
   }

@@ -138,7 +138,7 @@ test('what is written while its page is copied comes with the next sync', () => 
   });
   expect(new OverlayFile(spec).sync({ map: between, extent, store })).toBe(OK);
   expect(copied).toBe(PAGE_LEAVES);
-  expect(mount.sessions.syncKept()).toBe(OK);
+  expect(mount.sessions.kept.sync()).toBe(OK);
   mount.close();
   const again = mountKept(path, basePath(directory));
   expect([readDisk(again.disk, 0, 1)[0], readDisk(again.disk, 4096, 1)[0]]).toEqual([1, 2]);
@@ -152,7 +152,7 @@ describe('a sync that has to wait for another', () => {
     const { words } = new KeptMemory(mount.spec.memory, mount.spec.header.mapPages);
     const generation = (): number => readHeaders(path, mount.spec.fd).header?.generation ?? 0;
     expect(mount.disk.write(0, 1, Buffer.from([1]), 0)).toBe(OK);
-    expect(mount.sessions.syncKept()).toBe(OK);
+    expect(mount.sessions.kept.sync()).toBe(OK);
     prepare(words);
     lock(words, KEPT.MUTEX);
     const before = generation();
