@@ -53,7 +53,10 @@ export function lockBase(path: string, fd: number, force: boolean): string[] {
  */
 export function useAlone(path: string, fd: number): void {
   const errno = lockAlone(fd);
-  if (errno !== OK) throw cannotTell(path, errno);
+  if (errno !== OK) {
+    shareAgain(fd);
+    throw cannotTell(path, errno);
+  }
   for (const byte of WRITER_HOLDS) {
     const held = lockHeldByOther(fd, byte, 1);
     if (held === 0) continue;

@@ -5,7 +5,9 @@ import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { OpenedBase } from '../base/open.ts';
+import type { DaemonConnection } from '../daemon/control.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
+import { warn } from './exit.ts';
 import { showProgress } from './progress.ts';
 import { isSameFile, type OpenedSource, openSource } from './source.ts';
 
@@ -57,16 +59,18 @@ async function commit(given: string, options: CommitOptions): Promise<void> {
 
 async function commitToBase(source: OpenedSource, json: boolean): Promise<void> {
   const { openBase } = await import('../base/open.ts');
-  const { useAlone } = await import('../base/lock.ts');
+  const { lockAlone, useAlone } = await import('../base/lock.ts');
   const { basePath, daemon } = source;
   const fd = openForWriting(basePath);
   try {
     if (!isSameFile(fstatSync(fd, { bigint: true }), fstatSync(source.baseFd, { bigint: true }))) {
       throw new CowfsError('refused', `${basePath} names another file than the base now; move that back first`);
     }
-    // Of a mounted disk the daemon has the locks.
+    // Of a mounted disk the daemon has looked at others.
     if (daemon === undefined) useAlone(basePath, source.baseFd);
     const base = openBase(basePath, true);
+    // The mount may end before this does.
+    lockAlone(base.descriptor.fd);
     try {
       if (base.kind === 'block device') {
         throw new CowfsError(
@@ -88,21 +92,20 @@ async function writeThroughLog(source: OpenedSource, base: OpenedBase, fd: numbe
   const { applyRedoLog, checkRoom, differenceBytes } = await import('../overlay/commit/apply.ts');
   const { RedoLog } = await import('../overlay/commit/redo-log.ts');
   const { identityOf } = await import('../overlay/file/identity.ts');
-  const { openOverlay } = await import('../overlay/file/open.ts');
-  const { disk, daemon, overlay } = source;
+  const { disk, daemon, overlay, isUnfinished } = source;
   if (disk.sizeBytes === 0) {
     throw new CowfsError('usage', `${source.name} is empty, and a base must not be; make it larger, or use --to`);
   }
-  const progress = await showProgress('committing', json);
   // Each byte is written twice.
   const total = 2 * differenceBytes(disk);
+  const progress = await showProgress('committing', json);
   let done = 0;
   const moved = (bytes: number): void => {
     done += bytes;
     progress.report(done, total);
   };
-  progress.report(0, total);
   try {
+    progress.report(0, total);
     const origin =
       overlay === undefined
         ? undefined
@@ -118,22 +121,25 @@ async function writeThroughLog(source: OpenedSource, base: OpenedBase, fd: numbe
     try {
       checkRoom(disk, base, fd);
       await daemon?.ask({ command: 'commit-begins' });
-      // That of an interrupted commit of a mounted disk, which has all of it.
-      log.publish(daemon !== undefined);
+      applyRedoLog(log.publish(isUnfinished), base, fd, moved, overlay);
     } finally {
       log.close();
     }
-    const opened = openOverlay(log.path, 'redo log', 'write');
-    try {
-      applyRedoLog(opened, base, fd, moved, overlay);
-    } finally {
-      closeSync(opened.fd);
-    }
-    await daemon?.ask({ command: 'commit-done' }, DONE_MS);
+    if (daemon !== undefined) await tellDone(daemon, source.name);
     progress.done();
   } catch (error) {
     progress.failed();
     throw error;
+  }
+}
+
+/** The base is what it is to be by now, whatever has become of the mount. */
+async function tellDone(daemon: DaemonConnection, name: string): Promise<void> {
+  try {
+    await daemon.ask({ command: 'commit-done' }, DONE_MS);
+  } catch (error) {
+    if (!daemon.hasEnded) throw error;
+    warn(`${name}: its mount ended before its commit did; the base has all of it`);
   }
 }
 

@@ -20,10 +20,14 @@ interface Place {
 export async function placeOf(given: string): Promise<Place> {
   const place = await findPlace(given);
   if (place !== undefined) return place;
-  throw new CowfsError('usage', `${given} is in no live cowfs mount of yours; \`cowfs list\` shows them`);
+  throw inNoMount(given);
 }
 
-/** @throws CowfsError of kind `usage` for a path that does not exist */
+export function inNoMount(given: string): CowfsError {
+  return new CowfsError('usage', `${given} is in no live cowfs mount of yours; \`cowfs list\` shows them`);
+}
+
+/** @throws CowfsError of kind `usage` for a path that does not exist, or in a mount that nobody serves */
 export async function findPlace(given: string): Promise<Place | undefined> {
   const { findEntry, isAlive } = await import('../daemon/registry.ts');
   const names = resolve(given).split('/').slice(1);
@@ -34,7 +38,7 @@ export async function findPlace(given: string): Promise<Place | undefined> {
     outside = mountAt(place)?.type === MOUNT_TYPE ? place : resolved(place, given);
     if (mountAt(outside)?.type !== MOUNT_TYPE) continue;
     const entry = findEntry(outside);
-    if (entry === undefined || !isAlive(entry)) break;
+    if (entry === undefined || !isAlive(entry)) throw inNoMount(given);
     return { entry, path: names.slice(index + 1).join('/') };
   }
   return undefined;

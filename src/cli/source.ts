@@ -2,9 +2,10 @@
  * The disk that export, commit and diff read: one of a live mount, whose daemon lends it, or what an overlay file keeps. What
  * is lent is read through the daemon's own descriptors (/proc/PID/fd), not through the mount.
  */
-import { type BigIntStats, closeSync, constants, openSync } from 'node:fs';
+import { type BigIntStats, closeSync, constants, existsSync, openSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Backing } from '../base/backing.ts';
+import type { OpenedBase } from '../base/open.ts';
 import type { DaemonConnection } from '../daemon/control.ts';
 import type { HoldPurpose, LentDisk, LentLayer } from '../daemon/control-requests.ts';
 import type { RegistryEntry } from '../daemon/registry.ts';
@@ -14,7 +15,7 @@ import type { ExportSource } from '../overlay/export/source.ts';
 import type { LayerStack } from '../overlay/export/stack.ts';
 import type { OpenedOverlay } from '../overlay/file/open.ts';
 import type { Layer } from '../overlay/layer.ts';
-import { diskIn, findPlace, onlyDiskIn } from './disk-path.ts';
+import { diskIn, findPlace, inNoMount, onlyDiskIn } from './disk-path.ts';
 import { warn } from './exit.ts';
 
 /** The daemon waits until a request under way has ended, and copies what is kept where it cannot be frozen. */
@@ -33,6 +34,8 @@ export interface OpenedSource {
   readonly daemon: DaemonConnection | undefined;
   /** Of an overlay file. */
   readonly overlay: OpenedOverlay | undefined;
+  /** Whether a commit of it was interrupted, which another one would finish. */
+  readonly isUnfinished: boolean;
   close(): void;
 }
 
@@ -47,7 +50,10 @@ export interface SourceOptions {
 /** @throws CowfsError: neither a disk nor an overlay file, in use, on a base that has changed */
 export async function openSource(given: string, options: SourceOptions): Promise<OpenedSource> {
   const place = await findPlace(given);
-  if (place === undefined) return openOverlaySource(resolve(given), options);
+  if (place === undefined) {
+    if (statSync(given).isDirectory()) throw inNoMount(given);
+    return openOverlaySource(resolve(given), options);
+  }
   if (options.base !== undefined) {
     throw new CowfsError('usage', `--base is for overlay files; ${given} is mounted, on its base`);
   }
@@ -59,7 +65,7 @@ async function openOverlaySource(
   { purpose, base: givenBase, force }: SourceOptions,
 ): Promise<OpenedSource> {
   const { openBase } = await import('../base/open.ts');
-  const { rollForward } = await import('../overlay/commit/roll-forward.ts');
+  const { openFinished } = await import('../overlay/commit/open-finished.ts');
   const { LayerStack } = await import('../overlay/export/stack.ts');
   const { checkIdentity, identityOf } = await import('../overlay/file/identity.ts');
   const { loadMap, specOf } = await import('../overlay/file/load.ts');
@@ -79,39 +85,49 @@ async function openOverlaySource(
   }
   closeSync(peeked.fd);
   const basePath = givenBase ?? peeked.header.base.path;
-  // First, as it may empty the overlay.
-  const finished = rollForward(basePath);
-  if (finished !== undefined) warn(finished);
-  const opened = openOverlay(path, 'overlay', purpose === 'commit' ? 'write' : 'read');
+  if (givenBase === undefined && !existsSync(basePath)) {
+    throw new CowfsError('usage', `${path}: its base ${basePath} is not there; say with --base where it lies now`);
+  }
+  const { opened, finished } = await openFinished(
+    basePath,
+    () => {
+      const overlay = openOverlay(path, 'overlay', purpose === 'commit' ? 'write' : 'read');
+      try {
+        return { overlay, base: openBase(basePath, force) };
+      } catch (error) {
+        closeSync(overlay.fd);
+        throw error;
+      }
+    },
+    close,
+  );
+  const { overlay, base } = opened;
   try {
-    const base = openBase(basePath, force);
-    try {
-      const warning = checkIdentity(path, opened.header.base, identityOf(base), force);
-      for (const each of [...base.warnings, ...(warning === undefined ? [] : [warning])]) warn(each);
-      const stack = new LayerStack(base.descriptor);
-      const layer = stack.pushFile(opened);
-      loadMap(opened, specOf(opened), layer.map, 'read');
-      return {
-        name: path,
-        disk: layer,
-        basePath: base.path,
-        base: stack.base,
-        baseFd: base.descriptor.fd,
-        daemon: undefined,
-        overlay: opened,
-        close: () => {
-          closeSync(base.descriptor.fd);
-          closeSync(opened.fd);
-        },
-      };
-    } catch (error) {
-      closeSync(base.descriptor.fd);
-      throw error;
-    }
+    const warning = checkIdentity(path, overlay.header.base, identityOf(base), force);
+    for (const each of [finished, ...base.warnings, warning]) if (each !== undefined) warn(each);
+    const stack = new LayerStack(base.descriptor);
+    const layer = stack.pushFile(overlay);
+    loadMap(overlay, specOf(overlay), layer.map, 'read');
+    return {
+      name: path,
+      disk: layer,
+      basePath: base.path,
+      base: stack.base,
+      baseFd: base.descriptor.fd,
+      daemon: undefined,
+      overlay,
+      isUnfinished: false,
+      close: () => close(opened),
+    };
   } catch (error) {
-    closeSync(opened.fd);
+    close(opened);
     throw error;
   }
+}
+
+function close({ base, overlay }: { readonly base: OpenedBase; readonly overlay: OpenedOverlay }): void {
+  closeSync(base.descriptor.fd);
+  closeSync(overlay.fd);
 }
 
 async function borrow({ socket }: RegistryEntry, path: string, purpose: HoldPurpose): Promise<OpenedSource> {
@@ -139,6 +155,7 @@ async function borrow({ socket }: RegistryEntry, path: string, purpose: HoldPurp
       baseFd: fd,
       daemon,
       overlay: undefined,
+      isUnfinished: lent.isUnfinished,
       close: () => {
         daemon.close();
         files.close();

@@ -42,6 +42,8 @@ export interface LentDisk {
   readonly base: { readonly path: string; readonly fd: number; readonly sizeBytes: number; readonly hasHoles: boolean };
   /** From the base up. */
   readonly layers: readonly LentLayer[];
+  /** Whether a commit of it was interrupted: its log is there, and this disk has all of it. */
+  readonly isUnfinished: boolean;
 }
 
 export interface LentRuns {

@@ -109,6 +109,11 @@ export class DaemonConnection {
     }
   }
 
+  /** Whether there is nobody to answer any more. */
+  get hasEnded(): boolean {
+    return this.#socket.destroyed;
+  }
+
   close(): void {
     this.#socket.destroy();
   }

@@ -28,9 +28,12 @@ const MOST_RUNS = 8192;
 interface Hold {
   readonly path: string;
   readonly node: NodeId;
+  /** The topmost one. */
   readonly layer: number;
   /** Whether the layer is referenced for it: what a kept disk has is only looked at. */
   readonly isFrozen: boolean;
+  /** As they were lent: a commit may end meanwhile and take some of them out from under the disk. */
+  readonly layers: readonly LentLayer[];
   readonly purpose: HoldPurpose;
 }
 
@@ -66,30 +69,35 @@ export class Holds {
    */
   hold(client: object, path: string, purpose: HoldPurpose): LentDisk {
     if (this.#holds.has(client)) throw new CowfsError('usage', 'hold: one at a time');
-    const { access, base } = this.#options;
+    const { access, base, fs } = this.#options;
+    const { layers } = fs.sessions;
     if (purpose === 'commit') this.#prepareCommit(path);
     else this.#checkFinished(path);
     let hold: Hold;
     try {
-      hold = { path, purpose, ...this.#lend(path, purpose) };
+      const lent = this.#lend(path, purpose);
+      hold = { path, purpose, ...lent, layers: this.#lentLayers(lent.layer) };
     } catch (error) {
       if (purpose === 'commit') this.#endCommit();
       throw error;
     }
+    // Below the topmost one, which `#lend` has referenced.
+    if (hold.isFrozen) for (const { id } of hold.layers) if (id !== hold.layer) layers.reference(id);
     this.#holds.set(client, hold);
     const { path: basePath, descriptor } = base();
     return {
       pid: process.pid,
       path: access.full(path),
       base: { path: basePath, ...this.#descriptorNow(descriptor) },
-      layers: this.#lentLayers(hold.layer),
+      layers: hold.layers,
+      isUnfinished: this.#unfinished !== undefined,
     };
   }
 
   map(client: object, layer: number, from: number): LentRuns {
     const hold = this.#holds.get(client);
     const { layers } = this.#options.fs.sessions;
-    if (hold === undefined || !this.#lentLayers(hold.layer).some(({ id }) => id === layer)) {
+    if (hold === undefined || !hold.layers.some(({ id }) => id === layer)) {
       throw new CowfsError('usage', `map: layer ${layer} is not lent`);
     }
     const { map } = layers.open(layer);
@@ -126,7 +134,8 @@ export class Holds {
     const hold = this.#holds.get(client);
     if (hold === undefined) return false;
     this.#holds.delete(client);
-    if (hold.isFrozen) closeStores(this.#options.fs.sessions.layers.release(hold.layer));
+    const { layers } = this.#options.fs.sessions;
+    if (hold.isFrozen) for (const { id } of hold.layers) closeStores(layers.release(id));
     if (hold.purpose === 'commit') {
       if (!this.#hasBegun()) this.#unfinished = undefined;
       this.#endCommit();
@@ -223,6 +232,13 @@ export class Holds {
     } catch (error) {
       if (this.#unfinished !== undefined) lockAlone(descriptor.fd);
       throw error;
+    }
+    if (this.#unfinished === undefined && existsSync(redoLogPath(basePath))) {
+      shareAgain(descriptor.fd);
+      throw new CowfsError(
+        'refused',
+        `the base ${basePath} has a commit of another disk that was interrupted (${redoLogPath(basePath)}); use --to, unmount, and mount again`,
+      );
     }
     // Nobody may make a disk, or change what lies under one.
     fs.sessions.isCommitting = true;

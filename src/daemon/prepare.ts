@@ -14,7 +14,7 @@ import { errnoName, OK } from '../lib/errno.ts';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes } from '../lib/units.ts';
 import { MAX_DISK_BYTES } from '../overlay/block.ts';
-import { findInterrupted } from '../overlay/commit/log-path.ts';
+import { openFinished } from '../overlay/commit/open-finished.ts';
 import type { KeptDisk } from '../overlay/file/keep.ts';
 import { Sessions } from '../overlay/sessions.ts';
 import { StoreDirectory } from '../overlay/store-directory.ts';
@@ -35,8 +35,11 @@ export interface Prepared {
 /** @throws CowfsError that names what is wrong with the base, the store or the size */
 export async function prepare(options: MountOptions): Promise<Prepared> {
   if (options.overlay !== undefined) checkNotMounted(options.overlay);
-  const finished = await rollForward(options.base);
-  const base = openBase(options.base, options.force);
+  const { opened: base, finished } = await openFinished(
+    options.base,
+    () => openBase(options.base, options.force),
+    ({ descriptor }) => closeSync(descriptor.fd),
+  );
   try {
     const diskBytes = diskSize(options, base);
     const kept = await keep(options, base, diskBytes);
@@ -75,12 +78,7 @@ export async function prepare(options: MountOptions): Promise<Prepared> {
   }
 }
 
-/** Most mounts have nothing to finish, and keep nothing: they load nothing for it. */
-async function rollForward(base: string): Promise<string | undefined> {
-  if (findInterrupted(base) === undefined) return undefined;
-  return (await import('../overlay/commit/roll-forward.ts')).rollForward(base);
-}
-
+/** Most mounts keep nothing: they load nothing for it. */
 async function keep(
   { overlay, force }: MountOptions,
   base: OpenedBase,

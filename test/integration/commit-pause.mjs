@@ -5,7 +5,7 @@
  *
  * Points, in the order in which they come: `logging` (half of the log is written), `written` (all of it, without a name),
  * `naming` (only where it replaces another: it has a name aside),
- * `published` (it has its name), `begun` (and the daemon knows), `half` (half of the base is written), `synced` (all of it,
+ * `published` (it has its name), `begun` (and that is durable), `half` (half of the base is written), `synced` (all of it,
  * and durable soon), `applied` (the log says so), `done` (the log is gone).
  */
 import fs from 'node:fs';
@@ -21,7 +21,7 @@ function at(point) {
   process.kill(process.pid, signal);
 }
 
-const { fsyncSync, openSync, renameSync, unlinkSync, readlinkSync, existsSync, constants } = fs;
+const { closeSync, fsyncSync, openSync, renameSync, unlinkSync, readlinkSync, existsSync, constants } = fs;
 const isThere = () => existsSync(log);
 
 fs.fsyncSync = (fd) => {
@@ -30,10 +30,19 @@ fs.fsyncSync = (fd) => {
   else if (!isThere() && target.endsWith(' (deleted)')) at('written');
   return fsyncSync(fd);
 };
+let directory;
 fs.openSync = (path, flags, mode) => {
-  if ((flags & constants.O_DIRECTORY) !== 0 && isThere()) at('published');
+  if ((flags & constants.O_DIRECTORY) !== 0 && isThere()) {
+    at('published');
+    directory = openSync(path, flags, mode);
+    return directory;
+  }
   if (path === log && (flags & constants.O_ACCMODE) === constants.O_RDWR) at('begun');
   return openSync(path, flags, mode);
+};
+fs.closeSync = (fd) => {
+  closeSync(fd);
+  if (fd === directory) at('begun');
 };
 fs.renameSync = (from, to) => {
   if (to === log) at('naming');

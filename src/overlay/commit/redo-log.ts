@@ -15,7 +15,7 @@ import { differencesOf, type ExportSource } from '../export/source.ts';
 import { LayerStack } from '../export/stack.ts';
 import { type BaseIdentity, encodeHeader, HEADER_BYTES, HEADER_SLOTS, type Origin } from '../file/layout.ts';
 import { specOf } from '../file/load.ts';
-import { createOverlay, type OpenedOverlay } from '../file/open.ts';
+import { createOverlay, type OpenedOverlay, reread } from '../file/open.ts';
 import { OverlayFile } from '../file/overlay-file.ts';
 import { redoLogPath } from './log-path.ts';
 
@@ -34,6 +34,7 @@ export interface NewRedoLog {
 export class RedoLog {
   readonly path: string;
   readonly #file: NewFile;
+  readonly #opened: OpenedOverlay;
 
   /** @throws CowfsError: no room, or the directory cannot be written to */
   constructor({ source, shownBytes, base, descriptor, origin, moved }: NewRedoLog) {
@@ -45,6 +46,7 @@ export class RedoLog {
       origin,
     });
     this.#file = file;
+    this.#opened = opened;
     try {
       const kept = new OverlayFile(specOf(opened));
       const stack = new LayerStack(descriptor, kept);
@@ -75,8 +77,12 @@ export class RedoLog {
     }
   }
 
-  /** From here on the commit is certain. One that was interrupted before, and that this one contains, is replaced. */
-  publish(replace: boolean): void {
+  /**
+   * From here on the commit is certain. One that was interrupted before, and that this one contains, is replaced.
+   *
+   * @returns the log to apply, still locked: nobody else finishes it meanwhile. It is open until `close`.
+   */
+  publish(replace: boolean): OpenedOverlay {
     try {
       this.#file.publish(replace);
     } catch (error) {
@@ -85,6 +91,7 @@ export class RedoLog {
       }
       throw new CowfsError('failed', `redo log ${this.path} cannot be made: ${reasonOf(error)}`, error);
     }
+    return reread(this.#opened);
   }
 
   close(): void {

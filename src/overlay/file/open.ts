@@ -94,7 +94,7 @@ export function createOverlay(path: string, { role, diskBytes, base, origin }: N
     file.close();
     throw new CowfsError('missing', `overlay ${path} cannot be written (${errnoName(errno)}); make room there`);
   }
-  lock(path, file.fd, true);
+  lock(path, file.fd, role, true);
   const headers = { slots: [header, header], header, inForce: 0 };
   return { file, opened: { path, fd: file.fd, headers, header, writable: true } };
 }
@@ -108,7 +108,7 @@ export function openOverlay(path: string, role: Role, access: Access): OpenedOve
   const writable = access === 'write';
   const fd = open(path, writable);
   try {
-    if (access !== 'look') lock(path, fd, writable);
+    if (access !== 'look') lock(path, fd, role, writable);
     const headers = readHeaders(path, fd);
     const { header } = headers;
     if (header === undefined) throw noHeader(path, headers);
@@ -120,6 +120,13 @@ export function openOverlay(path: string, role: Role, access: Access): OpenedOve
     closeSync(fd);
     throw error instanceof CowfsError ? error : new CowfsError('failed', `overlay ${path}: ${reasonOf(error)}`, error);
   }
+}
+
+/** The same file after it was written to, under the lock that it has. */
+export function reread(opened: OpenedOverlay): OpenedOverlay {
+  const headers = readHeaders(opened.path, opened.fd);
+  if (headers.header === undefined) throw noHeader(opened.path, headers);
+  return { ...opened, headers, header: headers.header };
 }
 
 export function overlayExists(path: string): boolean {
@@ -173,12 +180,18 @@ function open(path: string, writable: boolean): number {
   throw new CowfsError('usage', `overlay ${path} is no regular file; give a file`);
 }
 
-function lock(path: string, fd: number, writable: boolean): void {
+function lock(path: string, fd: number, role: Role, writable: boolean): void {
   const errno = writable ? lockExclusive(fd, LOCK_BYTE, 1) : lockShared(fd, LOCK_BYTE, 1);
   if (errno === OK) return;
   if (errno !== EAGAIN && errno !== EACCES) throw cannotLock(path, errno);
   const who = namesOf(usersOfFile(realpathSync(path), fstatSync(fd).ino)) || 'another program';
-  throw new CowfsError('refused', `overlay ${path} is in use (${who}); unmount it first, \`cowfs list\` shows where`);
+  if (role === 'redo log') {
+    throw new CowfsError('refused', `a commit is under way (${who}, ${path}); wait for its end`);
+  }
+  throw new CowfsError(
+    'refused',
+    `overlay ${path} is in use (${who}); unmount it first, \`cowfs list\` shows where, or wait for the command's end`,
+  );
 }
 
 function cannotLock(path: string, errno: Errno): CowfsError {
