@@ -8,6 +8,7 @@ import {
   rmSync,
   statSync,
   truncateSync,
+  unlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -164,7 +165,7 @@ test('during a commit others get neither the base nor the disk’s place, and th
   const committed = picture.hash;
   const child = await stoppedCommit('half', base, mountpoint);
   expectRefusal(cowfs(['commit', mountpoint]), 3, 'another commit');
-  expectRefusal(cowfs(['mount', base, makeMountpoint(directory, 'second')]), 3, 'base.img', 'in use');
+  expectRefusal(cowfs(['mount', base, makeMountpoint(directory, 'second')]), 3, 'base.img', 'a commit is under way');
   expectRefusal(cowfs(['commit', disk.disk]), 3, 'another commit');
   if (run('sh', ['-c', 'command -v qemu-io']).status === 0) {
     expect(run('qemu-io', ['-f', 'raw', '-c', 'write 0 4k', base]).stderr).toMatch(/Failed to get .*lock/);
@@ -478,11 +479,11 @@ test('a disk that is renamed during its commit', async () => {
   make(join(disk.mountpoint, 'other.raw'));
 });
 
-test('a disk that is removed while its commit is unfinished: the next mount has what was committed', async () => {
+test('a disk whose commit is unfinished cannot be removed; the next mount has what was committed', async () => {
   const disk = smallDisk();
   const committed = disk.picture.hash;
   await interruptedCommit('half', disk.base, disk.mountpoint);
-  rmSync(disk.disk);
+  expect(outcome(() => unlinkSync(disk.disk))).toBe('EBUSY');
   expect(outcome(() => make(join(disk.mountpoint, 'other.raw')))).toBe('EBUSY');
   mustCowfs(['unmount', disk.mountpoint]);
   const again = cowfs(['mount', disk.base, disk.mountpoint]);
