@@ -60,6 +60,7 @@ async function commit(given: string, options: CommitOptions): Promise<void> {
 async function commitToBase(source: OpenedSource, json: boolean): Promise<void> {
   const { openBase } = await import('../base/open.ts');
   const { lockAlone, useAlone } = await import('../base/lock.ts');
+  const { checkLogName } = await import('../overlay/commit/log-path.ts');
   const { basePath, daemon } = source;
   const fd = openForWriting(basePath);
   try {
@@ -78,6 +79,7 @@ async function commitToBase(source: OpenedSource, json: boolean): Promise<void> 
           `${basePath} is a block device, beside which no redo log can lie; use --to and write that image to it`,
         );
       }
+      checkLogName(base.path);
       await writeThroughLog(source, base, fd, json);
     } finally {
       closeSync(base.descriptor.fd);

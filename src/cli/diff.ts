@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes } from '../lib/units.ts';
 import type { ChangedRange } from '../overlay/export/compare.ts';
-import { endWithReader } from './exit.ts';
+import { isOutputLost } from './exit.ts';
 import { type OpenedSource, openSource } from './source.ts';
 
 interface DiffOptions {
@@ -21,6 +21,8 @@ const DEFAULT_COLUMNS = 80;
 const DEFAULT_ROWS = 24;
 const OFFSET_COLUMNS = 16;
 const LENGTH_COLUMNS = 12;
+/** How long a reader may be gone before it is noticed. */
+const TURN_MS = 20;
 
 export function registerDiff(program: Command): void {
   program
@@ -49,7 +51,6 @@ Examples:
 
 async function diff(given: string, { written, json, map, base, force = false }: DiffOptions): Promise<void> {
   if (json === true && map === true) throw new CowfsError('usage', '--json and --map: give one of them');
-  endWithReader();
   const source = await openSource(given, { purpose: 'look', base, force });
   try {
     if (map === true) {
@@ -58,8 +59,7 @@ async function diff(given: string, { written, json, map, base, force = false }: 
     }
     const { changedRanges, writtenRanges } = await import('../overlay/export/compare.ts');
     const ranges = written === true ? writtenRanges(source.disk) : changedRanges(source.disk, source.base);
-    if (json === true) printJson(source, ranges);
-    else printTable(source, ranges, written === true);
+    await print(json === true ? jsonOf(source, ranges) : tableOf(source, ranges, written === true));
   } finally {
     source.close();
   }
@@ -86,31 +86,49 @@ async function pictureOf({ disk }: OpenedSource): Promise<string> {
   );
 }
 
-function printTable({ disk, base }: OpenedSource, ranges: Iterable<ChangedRange>, isWritten: boolean): void {
+/** Piece by piece, for there may be millions; ends with the reader, who may have seen enough long before. */
+async function print(pieces: Iterable<string>): Promise<void> {
+  let turnMs = Number.NEGATIVE_INFINITY;
+  for (const piece of pieces) {
+    process.stdout.write(piece);
+    // By time: between two pieces there may be nothing, or the reading of all of a base.
+    if (performance.now() - turnMs < TURN_MS) continue;
+    if (await isOutputLost()) return;
+    turnMs = performance.now();
+  }
+}
+
+function* tableOf(
+  { disk, base }: OpenedSource,
+  ranges: Iterable<ChangedRange>,
+  isWritten: boolean,
+): Generator<string, void> {
   const data = isWritten ? 'data' : 'other data';
   const row = (offset: string, length: string, kind: string): string =>
     `${offset.padStart(OFFSET_COLUMNS)}  ${length.padStart(LENGTH_COLUMNS)}  ${kind}\n`;
-  process.stdout.write(row('OFFSET', 'LENGTH', 'NOW'));
+  yield row('OFFSET', 'LENGTH', 'NOW');
   let total = 0;
   for (const { offset, length, kind } of ranges) {
-    process.stdout.write(row(String(offset), String(length), kind === 'data' ? data : 'zeros'));
+    yield row(String(offset), String(length), kind === 'data' ? data : 'zeros');
     total += length;
   }
   const size =
     disk.sizeBytes === base.sizeBytes
       ? ''
       : `; the disk is ${formatBytes(disk.sizeBytes)}, the base ${formatBytes(base.sizeBytes)}`;
-  process.stdout.write(`${formatBytes(total)} ${isWritten ? 'written' : 'differ'}${size}\n`);
+  yield `${formatBytes(total)} ${isWritten ? 'written' : 'differ'}${size}\n`;
 }
 
-/** Piece by piece: there may be millions. */
-function printJson({ name, disk, base, basePath }: OpenedSource, ranges: Iterable<ChangedRange>): void {
+function* jsonOf(
+  { name, disk, base, basePath }: OpenedSource,
+  ranges: Iterable<ChangedRange>,
+): Generator<string, void> {
   const head = JSON.stringify({ disk: name, size: disk.sizeBytes, base: basePath, baseSize: base.sizeBytes });
-  process.stdout.write(`${head.slice(0, -1)},"ranges":[`);
+  yield `${head.slice(0, -1)},"ranges":[`;
   let separator = '\n';
   for (const range of ranges) {
-    process.stdout.write(`${separator}${JSON.stringify(range)}`);
+    yield `${separator}${JSON.stringify(range)}`;
     separator = ',\n';
   }
-  process.stdout.write('\n]}\n');
+  yield '\n]}\n';
 }

@@ -2,6 +2,7 @@
  * The one place that turns an error into a message and an exit code. The codes are listed in the README; scripts rely
  * on them.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { CowfsError, type ErrorKind, reasonOf } from '../lib/error.ts';
 
 export const EXIT_OK = 0;
@@ -22,23 +23,45 @@ export const RUN_EXIT = {
 
 /** Prints one line (the stack too, when asked for) and says how to exit. */
 export function reportError(error: unknown, verbose: boolean): number {
-  process.stderr.write(`cowfs: ${oneLine(reasonOf(error))}\n`);
+  say(`cowfs: ${oneLine(reasonOf(error))}\n`);
   if (verbose && error instanceof Error) {
-    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause)
-      process.stderr.write(`${cause.stack}\n`);
+    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) say(`${cause.stack}\n`);
   }
   return error instanceof CowfsError ? EXIT_CODES[error.kind] : EXIT_CODES.failed;
 }
 
-/** For a command that goes on printing: a reader that goes away has seen enough, anything else is a failure. */
-export function endWithReader(): void {
+/** Whether a write to standard output has failed. The stream does not know: Node mends it after each error. */
+let isLost = false;
+
+/**
+ * Has a command outlive the reader of its standard output: it comes to its end, and its exit code tells of that. One that
+ * has nothing to do but print asks `isOutputLost`. What is lost for another reason (a full disk) is a failure.
+ */
+export function outliveReader(): void {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    process.exit(error.code === 'EPIPE' ? EXIT_OK : reportError(error, false));
+    isLost = true;
+    if (error.code !== 'EPIPE') process.exitCode ||= reportError(standardOutputError(error), false);
   });
 }
 
+function standardOutputError(error: Error): CowfsError {
+  return new CowfsError('failed', `standard output: ${reasonOf(error)}; not all of it could be written`, error);
+}
+
+/** Whether nobody reads what is printed. Gives a write before it the time to fail, which a loop does not. */
+export async function isOutputLost(): Promise<boolean> {
+  await nextTurn();
+  return isLost;
+}
+
 export function warn(message: string): void {
-  process.stderr.write(`cowfs: warning: ${oneLine(message)}\n`);
+  say(`cowfs: warning: ${oneLine(message)}\n`);
+}
+
+/** To standard error; the exit code tells where nobody reads that. */
+export function say(text: string): void {
+  if (process.stderr.listenerCount('error') === 0) process.stderr.on('error', () => {});
+  process.stderr.write(text);
 }
 
 /** Paths may hold anything; a message is one line all the same. */

@@ -5,7 +5,7 @@
 import { Command, CommanderError } from 'commander';
 import { version } from '../lib/version.ts';
 import { registerCompletion } from './completion.ts';
-import { EXIT_CODES, EXIT_OK, reportError } from './exit.ts';
+import { EXIT_CODES, EXIT_OK, outliveReader, reportError, say } from './exit.ts';
 
 /** In the order in which the help lists them. */
 const VERBS: Readonly<Record<string, () => Promise<(program: Command) => void>>> = {
@@ -34,7 +34,10 @@ async function createProgram(verb: string | undefined): Promise<Command> {
     .option('-v, --verbose', 'print stacks of errors')
     .helpOption('-h, --help', 'show help; also: cowfs <command> --help')
     .showHelpAfterError('(see cowfs --help)')
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'cowfs: ')) })
+    .configureOutput({
+      writeErr: say,
+      outputError: (text, write) => write(text.replace(/^error: /, 'cowfs: ')),
+    })
     .exitOverride();
   const called = verb !== undefined && Object.hasOwn(VERBS, verb) ? VERBS[verb] : undefined;
   for (const load of called === undefined ? Object.values(VERBS) : [called]) (await load())(program);
@@ -52,6 +55,7 @@ Examples:
 
 /** Runs a command line; sets the exit code unless a verb has taken it over. */
 export async function main(argv: readonly string[]): Promise<void> {
+  outliveReader();
   const program = await createProgram(argv[2]);
   await registerCompletion(program, argv);
   try {

@@ -22,11 +22,7 @@ export interface Progress {
 }
 
 export async function showProgress(what: string, json: boolean): Promise<Progress> {
-  if (json) {
-    // A reader that goes away does not end what he was told of.
-    process.stdout.on('error', () => {});
-    return new JsonProgress();
-  }
+  if (json) return new JsonProgress();
   if (process.stderr.isTTY !== true) return { report: () => {}, done: () => {}, failed: () => {} };
   const { SingleBar } = await import('cli-progress');
   const startedMs = performance.now();

@@ -7,7 +7,7 @@ import type { RegistryEntry } from '../daemon/registry.ts';
 import type { DiskStatus, MountStatus } from '../daemon/status.ts';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes, formatDuration } from '../lib/units.ts';
-import { EXIT_OK, endWithReader } from './exit.ts';
+import { EXIT_OK, isOutputLost } from './exit.ts';
 import { readStatus, readStatuses } from './list.ts';
 import { formatTable } from './table.ts';
 
@@ -49,13 +49,13 @@ async function watchStatus(mountpoint: string | undefined, json: boolean): Promi
   const { liveEntries } = await import('../daemon/reap.ts');
   const entry = mountpoint === undefined ? undefined : await liveEntry(mountpoint);
   const { stdout } = process;
-  endWithReader();
   process.once('SIGINT', () => process.exit(EXIT_OK));
   for (;;) {
     const entries = entry === undefined ? liveEntries() : [entry];
     const statuses = await Promise.all(entries.map(({ socket }) => askDaemon(socket, { command: 'status' })));
     if (json) stdout.write(`${JSON.stringify(mountpoint === undefined ? statuses : statuses[0])}\n`);
     else stdout.write(`${stdout.isTTY ? CLEAR : ''}${statusesText(statuses)}${stdout.isTTY ? '' : '\n'}`);
+    if (await isOutputLost()) return;
     await delay(WATCH_MS);
   }
 }

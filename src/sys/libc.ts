@@ -5,7 +5,7 @@
  * difference is under 10 %.
  */
 import koffi from 'koffi';
-import { EINTR, type Errno, OK } from '../lib/errno.ts';
+import { EINTR, ENOSYS, type Errno, OK } from '../lib/errno.ts';
 import { reasonOf } from '../lib/error.ts';
 
 const libc = koffi.load(null);
@@ -17,6 +17,9 @@ const cFcntl = libc.func('int fcntl(int fd, int command, void *argument)');
 const cFcntlNumber = libc.func('fcntl', 'int', ['int', 'int', 'int']);
 const cLinkat = libc.func(
   'int linkat(int oldDirectory, const char *oldPath, int newDirectory, const char *newPath, int flags)',
+);
+const cRenameat2 = functionOrNone(
+  'int renameat2(int oldDirectory, const char *oldPath, int newDirectory, const char *newPath, unsigned int flags)',
 );
 const cCopyFileRange = libc.func(
   'int64_t copy_file_range(int from, int64_t *fromOffset, int to, int64_t *toOffset, size_t length, unsigned int flags)',
@@ -50,6 +53,8 @@ const F_UNLCK = 2;
 /** openat(2), linkat(2) (linux/fcntl.h). */
 const AT_FDCWD = -100;
 const AT_SYMLINK_FOLLOW = 0x400;
+/** renameat2(2) (linux/fs.h). */
+const RENAME_NOREPLACE = 1;
 
 /** fcntl(2): descriptor flags (asm-generic/fcntl.h). */
 const F_SETFD = 2;
@@ -134,6 +139,24 @@ export function unlockRange(fd: number, start: number, length: number): Errno {
 export function linkDescriptor(fd: number, path: string): Errno {
   const linked = cLinkat(AT_FDCWD, `/proc/self/fd/${fd}`, AT_FDCWD, path, AT_SYMLINK_FOLLOW);
   return linked === 0 ? OK : koffi.errno();
+}
+
+/**
+ * Renames a file unless the new name is taken: EEXIST (renameat2(2), RENAME_NOREPLACE). EINVAL and ENOSYS: not on this file
+ * system, or not with this libc.
+ */
+export function renameNoReplace(from: string, to: string): Errno {
+  if (cRenameat2 === undefined) return ENOSYS;
+  return cRenameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) === 0 ? OK : koffi.errno();
+}
+
+/** A function that not every libc has. */
+function functionOrNone(prototype: string): ReturnType<typeof libc.func> | undefined {
+  try {
+    return libc.func(prototype);
+  } catch {
+    return undefined;
+  }
 }
 
 const copyOffsets = [new BigInt64Array(1), new BigInt64Array(1)] as const;

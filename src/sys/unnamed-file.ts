@@ -3,15 +3,30 @@
  * their way to a name, once they are whole: so nobody ever finds half of one. Any thread.
  */
 import { randomUUID } from 'node:crypto';
-import { closeSync, constants, fsyncSync, openSync, renameSync, rmSync, unlinkSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
-import { EEXIST, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, type Errno, errnoName, errnoOf, OK } from '../lib/errno.ts';
-import { linkDescriptor } from './libc.ts';
+import { closeSync, constants, fsyncSync, ftruncateSync, lstatSync, openSync, renameSync, unlinkSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import {
+  EEXIST,
+  EINVAL,
+  EISDIR,
+  ENOENT,
+  ENOSYS,
+  EOPNOTSUPP,
+  EPERM,
+  type Errno,
+  errnoName,
+  errnoOf,
+  OK,
+} from '../lib/errno.ts';
+import { asideOf, keepFromSweeps, sweepAsides } from './aside.ts';
+import { linkDescriptor, renameNoReplace } from './libc.ts';
 
 /** open(2), asm-generic/fcntl.h: `__O_TMPFILE | O_DIRECTORY`; Node does not name it. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
-/** What file systems and kernels without O_TMPFILE say (open(2)). */
-const NO_TMPFILE: readonly Errno[] = [EOPNOTSUPP, EISDIR, ENOENT, EINVAL];
+/** What file systems and kernels without O_TMPFILE say (open(2); EPERM: FUSE servers that do not know it). */
+const NO_TMPFILE: readonly Errno[] = [EOPNOTSUPP, EISDIR, ENOENT, EINVAL, EPERM];
+/** What file systems without hard links say (link(2); FUSE passes on the last two). */
+const NO_LINKS: readonly Errno[] = [EPERM, EOPNOTSUPP, ENOSYS];
 
 /**
  * @param mode permission bits, of which the umask takes some
@@ -31,7 +46,10 @@ export function openUnnamed(directory: string, mode = 0o600): number {
 }
 
 function openExclusive(path: string, mode: number): number {
-  return openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, mode);
+  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, mode);
+  // In a mount of cowfs a new file has the content of its base.
+  ftruncateSync(fd, 0);
+  return fd;
 }
 
 /** A file that appears under its name when it is whole, or never. */
@@ -49,13 +67,15 @@ export class NewFile {
   constructor(path: string, mode: number) {
     this.#path = path;
     this.#directory = dirname(path);
+    sweepAsides(path);
     let fd: number;
     try {
       fd = openSync(this.#directory, O_TMPFILE | constants.O_RDWR, mode);
+      // It may get a name aside later.
+      keepFromSweeps(fd, undefined);
     } catch (error) {
       if (!NO_TMPFILE.includes(errnoOf(error))) throw error;
-      this.#aside = this.#freshName();
-      fd = openExclusive(this.#aside, mode);
+      ({ fd, aside: this.#aside } = openAside(path, mode));
     }
     this.fd = fd;
   }
@@ -71,26 +91,36 @@ export class NewFile {
     // link(2) never replaces, rename(2) always does; a name that is left between the two the next one removes.
     const errno = linkDescriptor(this.fd, this.#path);
     if (errno === EEXIST && replace) this.#replace();
-    else if (errno !== OK) throw linkError(errno, this.#path);
+    else if (NO_LINKS.includes(errno) && this.#aside !== undefined) this.#rename(this.#aside, replace);
+    else if (errno !== OK) throw callError('link', errno, this.#path);
     this.#forgetAside();
     syncDirectory(this.#directory);
   }
 
   #replace(): void {
-    let aside = this.#aside;
-    if (aside === undefined) {
-      aside = asideOf(this.#path);
-      removeAside(this.#path);
+    if (this.#aside === undefined) {
+      const aside = asideOf(this.#path);
       const errno = linkDescriptor(this.fd, aside);
-      if (errno !== OK) throw linkError(errno, aside);
+      if (errno !== OK) throw callError('link', errno, aside);
       this.#aside = aside;
     }
-    renameSync(aside, this.#path);
+    this.#rename(this.#aside, true);
+  }
+
+  #rename(aside: string, replace: boolean): void {
+    if (replace) renameSync(aside, this.#path);
+    else renameNew(aside, this.#path);
     this.#aside = undefined;
   }
 
+  /** What cannot be removed the next one sweeps: it must not hide why this one failed, nor that it did not. */
   #forgetAside(): void {
-    if (this.#aside !== undefined) unlinkSync(this.#aside);
+    if (this.#aside === undefined) return;
+    try {
+      unlinkSync(this.#aside);
+    } catch {
+      // Somebody may have removed it already.
+    }
     this.#aside = undefined;
   }
 
@@ -99,20 +129,30 @@ export class NewFile {
     this.#forgetAside();
     closeSync(this.fd);
   }
+}
 
-  #freshName(): string {
-    return join(this.#directory, `.${basename(this.#path).slice(0, 200)}.${randomUUID().slice(0, 8)}`);
+function openAside(path: string, mode: number): { readonly fd: number; readonly aside: string } {
+  for (;;) {
+    const aside = asideOf(path);
+    const fd = openExclusive(aside, mode);
+    if (keepFromSweeps(fd, aside)) return { fd, aside };
+    closeSync(fd);
   }
 }
 
-/** The name that a file has for the moment in which it takes another's place. */
-function asideOf(path: string): string {
-  return join(dirname(path), `.${basename(path).slice(0, 200)}.cowfs-new`);
-}
-
-/** Removes what somebody left who was killed in that moment. */
-export function removeAside(path: string): void {
-  rmSync(asideOf(path), { force: true });
+/**
+ * For file systems without links.
+ *
+ * @throws EEXIST when there is something of that name
+ */
+function renameNew(from: string, to: string): void {
+  let errno = renameNoReplace(from, to);
+  if (errno === EINVAL || errno === ENOSYS) {
+    // As near as such a file system lets one come: who makes a file between the look and the rename loses it.
+    errno = lstatSync(to, { throwIfNoEntry: false }) === undefined ? OK : EEXIST;
+    if (errno === OK) renameSync(from, to);
+  }
+  if (errno !== OK) throw callError('rename', errno, to);
 }
 
 /** Makes names durable (fsync(2) of a directory). */
@@ -125,6 +165,6 @@ export function syncDirectory(directory: string): void {
   }
 }
 
-function linkError(errno: Errno, path: string): Error {
-  return Object.assign(new Error(`${errnoName(errno)}: cannot link, link '${path}'`), { errno: -errno });
+function callError(call: string, errno: Errno, path: string): Error {
+  return Object.assign(new Error(`${errnoName(errno)}: cannot ${call}, ${call} '${path}'`), { errno: -errno });
 }

@@ -1,7 +1,7 @@
 /**
  * Loaded into a `cowfs commit --json` before it starts (node --import): has it stop or kill itself at a point of choice, so
  * that tests need not hit it by chance. COWFS_TEST_POINT names the point, COWFS_TEST_SIGNAL the signal, COWFS_TEST_LOG the
- * redo log's path.
+ * redo log's path. For `naming` that may be the target of another command.
  *
  * Points, in the order in which they come: `logging` (half of the log is written), `written` (all of it, without a name),
  * `naming` (only where it replaces another: it has a name aside),

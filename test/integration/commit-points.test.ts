@@ -14,6 +14,7 @@ import {
   interruptedCommit,
   makeHoledBase,
   NAMING,
+  names,
   Picture,
   POINTS,
   type Point,
@@ -265,6 +266,25 @@ test('a commit that is killed while its log takes the place of another leaves no
   const ran = cowfs(['run', base, '--', 'sha256sum', '{}']);
   expect(ran.stderr).toMatch(/^cowfs: [^\n]*finished now\n$/);
   expect(ran.stdout.split(' ')[0]).toBe(committed);
+  expectNames(directory, 'base.img', 'mnt');
+});
+
+test('a log that is about to take the place of another is not swept away by who looks at the base meanwhile', async () => {
+  const disk = commitDisk(fastScratch(), randomOf(SEED + 8), BYTES);
+  const { base, directory, mountpoint, picture } = disk;
+  picture.write(disk.disk, 3 * MIB);
+  await interruptedCommit('half', base, mountpoint);
+  // That one's is.
+  picture.write(disk.disk, MIB);
+  await interrupted(NAMING, base, 'commit', mountpoint);
+  const child = await stoppedCommit(NAMING, base, mountpoint);
+  const during = names(directory);
+  expect(during).toHaveLength(4);
+  expect(cowfs(['run', base, '--', 'true'])).toMatchObject({ status: 125, stderr: expect.stringMatching(/in use/) });
+  expect(names(directory)).toEqual(during);
+  child.kill('SIGCONT');
+  expect(await exitOf(child)).toBe(0);
+  expect(hashOf(base)).toBe(picture.hash);
   expectNames(directory, 'base.img', 'mnt');
 });
 

@@ -444,17 +444,26 @@ test('an overlay file in the place of the log', async () => {
   expect(untouched(kept.base)).toEqual(before);
 });
 
-test('a base with a name as long as names can be is mounted, and its commit works or is refused', () => {
+test.for([
+  [243, 'works'],
+  [244, 'is refused'],
+  [255, 'is refused'],
+] as const)('a base with a name of %i bytes is mounted, and its commit %s', ([bytes, what]) => {
   const directory = scratch();
-  const base = makeBase(directory, MIB, `${'n'.repeat(251)}.img`);
+  const base = makeBase(directory, MIB, `${'n'.repeat(bytes - 4)}.img`);
   const { disk, mountpoint } = mountDisk(base, makeMountpoint(directory));
   const original = readFileSync(base);
   put(disk, 5000, filled(1, 10_000));
   const expected = patched(original, [5000, filled(1, 10_000)]);
-  const { status, stderr } = cowfs(['commit', mountpoint]);
-  if (status !== 0) expect(stderr).toMatch(/^cowfs: [^\n]+\n$/);
-  expectContent(base, status === 0 ? expected : original);
+  const result = cowfs(['commit', mountpoint, '--json']);
+  // Before there is any progress.
+  if (what === 'is refused') expectRefusal(result, 2, base, 'too long', '--to');
+  else expect(result).toMatchObject({ status: 0, stderr: '' });
+  expectContent(base, what === 'is refused' ? original : expected);
   expectContent(disk, expected);
+  const copy = join(directory, 'copy.img');
+  mustCowfs(['commit', mountpoint, '--to', copy]);
+  expectContent(copy, expected);
 });
 
 test('while a commit is unfinished the disk may be renamed; another commit finishes it', async () => {

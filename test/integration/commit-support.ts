@@ -269,7 +269,7 @@ export const NAMING = 'naming';
 function pausing(
   point: Point | typeof NAMING,
   signal: NodeJS.Signals,
-  base: string,
+  log: string,
   command: readonly string[],
 ): ChildProcess {
   const pause = join(import.meta.dirname, 'commit-pause.mjs');
@@ -277,7 +277,7 @@ function pausing(
     ...process.env,
     COWFS_TEST_POINT: point,
     COWFS_TEST_SIGNAL: signal,
-    COWFS_TEST_LOG: redoLogOf(base),
+    COWFS_TEST_LOG: log,
   };
   return start(process.execPath, ['--import', pause, COWFS, ...command], {
     stdio: 'ignore',
@@ -286,8 +286,25 @@ function pausing(
 }
 
 /** Starts a commit that stops itself: it is under way until it goes on (SIGCONT) or is killed. */
-export async function stoppedCommit(point: Point, base: string, ...args: readonly string[]): Promise<ChildProcess> {
-  const child = pausing(point, 'SIGSTOP', base, ['commit', '--json', ...args]);
+export async function stoppedCommit(
+  point: Point | typeof NAMING,
+  base: string,
+  ...args: readonly string[]
+): Promise<ChildProcess> {
+  return untilStopped(pausing(point, 'SIGSTOP', redoLogOf(base), ['commit', '--json', ...args]));
+}
+
+/** Starts a command that stops itself just before its new file takes the place of another. */
+export async function stoppedNaming(path: string, ...command: readonly string[]): Promise<ChildProcess> {
+  return untilStopped(pausing(NAMING, 'SIGSTOP', path, command));
+}
+
+/** One that kills itself then. */
+export async function killedNaming(path: string, ...command: readonly string[]): Promise<void> {
+  expect(await exitOf(pausing(NAMING, 'SIGKILL', path, command))).toBe('SIGKILL');
+}
+
+async function untilStopped(child: ChildProcess): Promise<ChildProcess> {
   await untilTrue(child, () => isStopped(child.pid ?? 0));
   expect({ ended: hasEnded(child) }).toEqual({ ended: false });
   return child;
@@ -310,7 +327,7 @@ export async function interrupted(
   base: string,
   ...command: readonly string[]
 ): Promise<void> {
-  expect(await exitOf(pausing(point, 'SIGKILL', base, command))).toBe('SIGKILL');
+  expect(await exitOf(pausing(point, 'SIGKILL', redoLogOf(base), command))).toBe('SIGKILL');
 }
 
 /** A copy of a file with its times and holes, in place of another. */

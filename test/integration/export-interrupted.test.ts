@@ -20,6 +20,7 @@ import {
   scratch,
   statusOf,
 } from '../harness.ts';
+import { killedNaming, stoppedNaming } from './commit-support.ts';
 import {
   BLOCK,
   contentOf,
@@ -35,7 +36,7 @@ import {
 } from './export-support.ts';
 import { finish, needs, needsRoot, said } from './machine-support.ts';
 import { expectNothingLeft, leftAt } from './nothing-left-support.ts';
-import { filled, make, patched, put } from './sessions-support.ts';
+import { filled, make, mountSessions, patched, put, WRITEBACK } from './sessions-support.ts';
 
 const SIZE = 8 * MIB + 5;
 /** From here on the base keeps readers waiting. */
@@ -131,6 +132,37 @@ test('--force: the old file is there until the new one is whole, and readers of 
   const old = Buffer.alloc(100);
   expect(old.toString('utf8', 0, readSync(reader, old, 0, 100, 0))).toBe('the old content');
   closeSync(reader);
+  expect(strangersIn(target, 'image')).toEqual([]);
+});
+
+test('--force: one that is killed when its file takes the place of another leaves a name that the next sweeps', async () => {
+  const { disk, directory, mountpoint } = mountSessions(WRITEBACK, undefined, [], MIB);
+  const target = makeMountpoint(directory, 'target');
+  const image = join(target, 'image');
+  writeFileSync(image, 'old');
+  await killedNaming(image, 'export', disk, image, '--force');
+  expect(readFileSync(image, 'utf8')).toBe('old');
+  expect(strangersIn(target, 'image')).toHaveLength(1);
+  await untilThawed(mountpoint);
+  // The next may be a commit, too.
+  mustCowfs(['commit', mountpoint, '--to', image, '--force']);
+  expectSame(image, disk);
+  expect(strangersIn(target, 'image')).toEqual([]);
+});
+
+test('--force: two to the same file at once both come to their end', async () => {
+  const { disk, directory } = mountSessions(WRITEBACK, undefined, [], MIB);
+  const target = makeMountpoint(directory, 'target');
+  const image = join(target, 'image');
+  writeFileSync(image, 'old');
+  const first = await stoppedNaming(image, 'export', disk, image, '--force');
+  put(disk, 5000, filled(1, 10_000));
+  exported(disk, image, 'raw', ['--force']);
+  expectSame(image, disk);
+  const { ino } = statSync(image);
+  first.kill('SIGCONT');
+  expect(await exitOf(first)).toBe(0);
+  expect(statSync(image).ino).not.toBe(ino);
   expect(strangersIn(target, 'image')).toEqual([]);
 });
 

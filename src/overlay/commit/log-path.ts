@@ -1,7 +1,7 @@
 /**
  * Where the redo log of a base is, and whether there is one: all that a mount needs of commits unless one was interrupted.
  */
-import { closeSync, constants, openSync, realpathSync } from 'node:fs';
+import { closeSync, constants, lstatSync, openSync, realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { ENAMETOOLONG, ENOENT, errnoOf } from '../../lib/errno.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
@@ -9,6 +9,24 @@ import { CowfsError, reasonOf } from '../../lib/error.ts';
 /** Where the log of a base is, by its canonical path. */
 export function redoLogPath(basePath: string): string {
   return join(dirname(basePath), `.${basename(basePath)}.cowfs-redo`);
+}
+
+/**
+ * Asks the file system, before anything is written, whether a log beside the base can have its name.
+ *
+ * @throws CowfsError of kind `usage` when it is too long
+ */
+export function checkLogName(basePath: string): void {
+  try {
+    lstatSync(redoLogPath(basePath));
+  } catch (error) {
+    if (errnoOf(error) !== ENAMETOOLONG) return;
+    throw new CowfsError(
+      'usage',
+      `${basePath}: the name is too long for a redo log beside it, whose name is longer; use --to, or rename the base`,
+      error,
+    );
+  }
 }
 
 /**

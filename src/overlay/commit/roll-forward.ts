@@ -6,7 +6,7 @@ import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { useAlone } from '../../base/lock.ts';
 import { openBase } from '../../base/open.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
-import { removeAside } from '../../sys/unnamed-file.ts';
+import { sweepAsides } from '../../sys/aside.ts';
 import { openOverlay, overlayExists } from '../file/open.ts';
 import { applyRedoLog } from './apply.ts';
 import { findInterrupted, redoLogPath } from './log-path.ts';
@@ -20,8 +20,10 @@ export function rollForward(basePath: string): string | undefined {
   const path = findInterrupted(basePath);
   if (path === undefined) return undefined;
   const unfinished = `${path} has a commit that was interrupted (${redoLogPath(path)})`;
+  // What commits left that were killed while their log was given its name; one that is at work has its own locked. Before
+  // the log is: they may be two names of one file.
+  sweepAsides(redoLogPath(path));
   const log = openOverlay(redoLogPath(path), 'redo log', 'write');
-  removeAside(redoLogPath(path));
   try {
     // Finished by somebody else meanwhile.
     if (!overlayExists(redoLogPath(path))) return undefined;
