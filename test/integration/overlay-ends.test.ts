@@ -1,8 +1,21 @@
 /** However a mount ends in good order, what programs have written is kept, though nobody ever called fsync. */
-import { closeSync, openSync, readdirSync, writeSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, openSync, readdirSync, writeFileSync, writeSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { expect, onTestFinished, type TestContext, test } from 'vitest';
-import { COWFS, cowfs, makeBase, must, mustCowfs, PROJECT, poll, type Result, scratch, start } from '../harness.ts';
+import {
+  COWFS,
+  cowfs,
+  isRoot,
+  makeBase,
+  makeMountpoint,
+  must,
+  mustCowfs,
+  PROJECT,
+  poll,
+  type Result,
+  scratch,
+  start,
+} from '../harness.ts';
 import { abortFile, FUSE_NATIVE, needsFuseNative } from './fuse-native-support.ts';
 import { finish, needsRoot, said } from './machine-support.ts';
 import { expectNothingLeft, isAlive } from './nothing-left-support.ts';
@@ -158,6 +171,34 @@ test.for(MAPPING_MODES)(
     const head = mustCowfs(['run', base, '--overlay', overlay, '--', 'head', '-c', '14', '{}']);
     if (what === 'mapped') expect(head).toBe('in the mapping');
     else expect(what).toBe('ENODEV');
+  },
+);
+
+test.for(TRANSPORT_MODES)(
+  '$name: what run cannot keep is said, however long that takes to turn out',
+  async (mode, context) => {
+    const directory = scratch();
+    const base = makeBase(directory, BASE_BYTES);
+    const overlay = join(directory, 'vm.cow');
+    // Longer than the kernel remembers that a path is there.
+    const slow = '#!/bin/sh\nsleep 2.5\nexit 1\n';
+    writeFileSync(join(makeMountpoint(directory, 'bin'), 'sync'), slow, { mode: 0o755 });
+    const args = ['run', base, ...optionsOf(mode, context), '--overlay', overlay, '--', 'sh', '-c', 'echo "$0"', '{}'];
+    const env = { ...process.env, PATH: `${directory}/bin:${process.env['PATH']}` };
+    const child = start(process.execPath, [COWFS, ...args], { env });
+    const result = finish(child);
+    const place = dirname((await said(child, '\n')).trim());
+    await poll('run has ended', () => !isAlive(child.pid ?? 0), 20_000).catch((error: unknown) => {
+      // It waits for itself, and nothing else ends it.
+      if (isRoot()) writeFileSync(abortFile(place), '1');
+      throw error;
+    });
+    const { status, stderr } = await result;
+    expect({ status, stderr }).toMatchObject({
+      status: 125,
+      stderr: expect.stringMatching(/^cowfs: [^\n]*synced[^\n]*\n$/),
+    });
+    await expectNothingLeft(place);
   },
 );
 
