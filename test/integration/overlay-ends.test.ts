@@ -18,7 +18,7 @@ import {
 } from '../harness.ts';
 import { abortFile, FUSE_NATIVE, needsFuseNative } from './fuse-native-support.ts';
 import { finish, needsRoot, said } from './machine-support.ts';
-import { expectNothingLeft, isAlive } from './nothing-left-support.ts';
+import { expectNothingLeft, expectRefusal, isAlive } from './nothing-left-support.ts';
 import { type KeptDisk, keptDisk, lookInto, MIB, remounted, unmounted } from './overlay-support.ts';
 import {
   ALL_MODES,
@@ -70,6 +70,25 @@ test.for(CLOSED.flatMap(({ how, end, modes }) => modes.map((mode) => ({ how, end
     await expectKept(kept, patched(kept.original, [1000, WRITTEN]));
   },
 );
+
+test('of many unmounts at once one does it, the others wait with it, and what was written is kept', async () => {
+  let kept = keptDisk([], BASE_BYTES);
+  for (let round = 0; round < 4; round++) {
+    const fd = openSync(kept.disk, 'r+');
+    writeSync(fd, WRITTEN, 0, WRITTEN.length, 1000 + round);
+    closeSync(fd);
+    const results = await Promise.all(
+      Array.from({ length: 6 }, () => finish(start(process.execPath, [COWFS, 'unmount', kept.mountpoint]))),
+    );
+    expect(results.some(({ status }) => status === 0)).toBe(true);
+    for (const result of results) if (result.status !== 0) expectRefusal(result, 2, kept.mountpoint, 'no cowfs mount');
+    await expectNothingLeft(kept.mountpoint);
+    expect(lookInto(kept.overlay)).toMatchObject({ problems: [], header: { clean: true } });
+    kept = remounted(kept);
+  }
+  const written = [0, 1, 2, 3].map((round): [number, Buffer] => [1000 + round, WRITTEN]);
+  expectContent(kept.disk, patched(kept.original, ...written));
+});
 
 const OPEN = [
   {
