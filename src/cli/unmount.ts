@@ -19,8 +19,11 @@ export function registerUnmount(program: Command): void {
   program
     .command('unmount')
     .alias('umount')
-    .summary('unmount a disk and discard what was written')
-    .description('Unmounts and returns when the daemon is gone and its space is free. Refuses while the disk is open.')
+    .summary('unmount a disk and discard what is not kept')
+    .description(
+      'Unmounts, discards what was written, and returns when the daemon is gone and its space is free. What --overlay keeps ' +
+        'is complete then. Refuses while the disk is open.',
+    )
     .argument('<mountpoint>')
     .option('--force', 'detach although files are open: their users get errors')
     .addHelpText(
