@@ -71,6 +71,12 @@ export class Disks {
     return inodes.all(KIND.DISK).find((node) => inodes.get(node, INODE.CONTENT) === sessions.kept.session);
   }
 
+  /** Whether the kernel may hold data of the disk that is kept. */
+  get keptIsOpenToWrite(): boolean {
+    const { kept } = this;
+    return kept !== undefined && this.#fs.inodes.get(kept, INODE.WRITABLE_HANDLES) > 0;
+  }
+
   /** Disks that nobody uses, without a name, that the kernel still knows: by a name in `.cowfs` that somebody left. */
   get left(): NodeId[] {
     const { inodes } = this.#fs;
