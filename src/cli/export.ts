@@ -88,8 +88,9 @@ export async function writeImage(source: OpenedSource, path: string, options: Im
   const { exportRaw } = await import('../overlay/export/raw.ts');
   const { exportQcow2 } = await import('../overlay/export/qcow2.ts');
   const progress = await showProgress('exporting', json);
-  const file = makeFile(path);
+  let file: NewFile | undefined;
   try {
+    file = makeFile(path);
     if (format === 'raw') {
       exportRaw(source.disk, file.fd, path, progress.report);
     } else {
@@ -102,7 +103,7 @@ export async function writeImage(source: OpenedSource, path: string, options: Im
     progress.failed();
     throw error instanceof CowfsError ? error : new CowfsError('failed', `${path}: ${reasonOf(error)}`, error);
   } finally {
-    file.close();
+    file?.close();
   }
 }
 

@@ -22,7 +22,7 @@ const CHUNK = 500;
  * @param ask for the status as it is now
  */
 export async function flushDisks(status: MountStatus, ask: () => Promise<MountStatus>): Promise<void> {
-  const flushed = sync(status.disks, false).catch((error: unknown) =>
+  const flushed = sync(status.disks, false, existsSync).catch((error: unknown) =>
     warn(`${reasonOf(error)}; figures leave out what the kernel still caches`),
   );
   for (const deadline = performance.now() + LIMIT_MS; performance.now() < deadline; ) {
@@ -38,11 +38,21 @@ export async function flushDisks(status: MountStatus, ask: () => Promise<MountSt
 /**
  * For a command that cannot do without: it waits as long as it takes.
  *
+ * @param isThere whether a path of a disk is still one; the process that serves the mount cannot look: the look would
+ *   wait for an answer of its own
  * @throws CowfsError of kind `failed` when it cannot be done
  */
-export async function flush(disks: readonly DiskStatus[]): Promise<void> {
+export async function flush(
+  disks: readonly DiskStatus[],
+  isThere: (path: string) => boolean = (path) => existsSync(path),
+): Promise<void> {
   // What is kept is made durable, too, whether it is open or not.
-  await sync(disks, true, ({ openHandles, overlay }) => openHandles > 0 || overlay !== null);
+  await sync(disks, true, isThere, ({ openHandles, overlay }) => openHandles > 0 || overlay !== null);
+}
+
+/** The path by which a disk can be opened. */
+export function pathToOpen({ removed, path, pathByNumber }: DiskStatus): string {
+  return removed ? pathByNumber : path;
 }
 
 /**
@@ -52,12 +62,13 @@ export async function flush(disks: readonly DiskStatus[]): Promise<void> {
 async function sync(
   disks: readonly DiskStatus[],
   stay: boolean,
+  isThere: (path: string) => boolean,
   isWanted = ({ openHandles }: DiskStatus): boolean => openHandles > 0,
 ): Promise<void> {
   const open = disks.filter(isWanted);
   for (let at = 0; at < open.length; at += CHUNK) {
     const chunk = open.slice(at, at + CHUNK);
-    const paths = chunk.map(({ removed, path, pathByNumber }) => (removed ? pathByNumber : path));
+    const paths = chunk.map(pathToOpen);
     const child = spawn('sync', ['--', ...paths], { stdio: 'ignore', detached: true });
     if (!stay) child.unref();
     let code: unknown;
@@ -67,7 +78,7 @@ async function sync(
       throw new CowfsError('failed', `sync: ${reasonOf(error)}`, error);
     }
     // One that has lost its name since is nobody's to be asked for any more.
-    if (code === 0 || !paths.every((path) => existsSync(path))) continue;
+    if (code === 0 || !paths.every(isThere)) continue;
     throw new CowfsError('failed', `${paths[0]} could not be synced; \`cowfs status\` may say why`);
   }
 }

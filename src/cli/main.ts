@@ -48,7 +48,7 @@ Examples:
   cowfs mount base.img /mnt/vm          show /mnt/vm/disk.raw, a disk to write to
   cowfs run base.img -- qemu-system-x86_64 -drive file={},format=raw
   cowfs reset /mnt/vm/disk.raw          throw away what was written, and go on
-  cowfs unmount /mnt/vm                 throw away what was written`,
+  cowfs unmount /mnt/vm                 end it, and throw away what is not kept (--overlay)`,
   );
   return program;
 }

@@ -49,7 +49,10 @@ export interface RawOptions {
 
 export function addMountOptions(command: Command): Command {
   return command
-    .option('--store <dir>', 'where written data goes (default: $TMPDIR, else /var/tmp)')
+    .option(
+      '--store <dir>',
+      "where written data goes (default: $TMPDIR, else /var/tmp; with --overlay, that file's directory)",
+    )
     .option('--overlay <file>', 'keep what is written in this file, made if need be; it is there at the next mount')
     .option('--name <file>', 'name of the disk in the mount', 'disk.raw')
     .option('--size <n[KMGT]>', 'make the disk larger than the base; the rest reads as zeros')

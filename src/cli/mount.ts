@@ -17,9 +17,10 @@ export function registerMount(program: Command): void {
     .command('mount')
     .summary('show a base image as a disk to write to')
     .description(
-      'Shows <base> as a virtual raw disk in <mountpoint>. Writes go to a temporary store; unmounting discards them.',
+      'Shows <base> as a virtual raw disk in <mountpoint>. Writes go to a temporary store, which unmounting discards, ' +
+        'or with --overlay to a file that keeps them.',
     )
-    .argument('<base>', 'a raw disk image or a block device; never written to')
+    .argument('<base>', 'a raw disk image or a block device; not written to, but to finish an interrupted commit')
     .argument('<mountpoint>', 'an existing directory')
     .option('--session <name>', 'make another disk beside the first; can be given again', collect)
     .option('--empty', 'make no disk; files that are created in the mount become disks')

@@ -47,5 +47,5 @@ async function reset(given: string, force: boolean): Promise<void> {
   const [first, ...others] = refused;
   if (first === undefined) return;
   const more = others.length === 0 ? '' : `; nor can ${others.length} others`;
-  throw new CowfsError('refused', `${first.message}, or insist with --force${more}`);
+  throw new CowfsError('refused', `${first.message}${more}`);
 }

@@ -8,12 +8,15 @@ import { openJournal } from '../daemon/journal.ts';
 import { MountDaemon } from '../daemon/mount-daemon.ts';
 import type { MountOptions } from '../daemon/options.ts';
 import { makePrivate, removePrivate } from '../daemon/private-mountpoint.ts';
+import type { DiskStatus } from '../daemon/status.ts';
 import { EACCES, ENOENT, errnoOf } from '../lib/errno.ts';
 import { CowfsError, reasonOf } from '../lib/error.ts';
 import { exitNow } from '../sys/libc.ts';
+import { mountAt } from '../sys/mountinfo.ts';
 import { loadAhead } from '../transport/load.ts';
+import { MOUNT_TYPE } from '../transport/transport.ts';
 import { RUN_EXIT, reportError, warn } from './exit.ts';
-import { flush } from './flush.ts';
+import { flush, pathToOpen } from './flush.ts';
 import { SignalRelay } from './signal-relay.ts';
 
 export async function runOnDisk(
@@ -61,13 +64,21 @@ async function runCommand(
     ]);
   } finally {
     try {
-      // A mapping, or a child that lives on, may have more than the last close brought.
-      await flush(daemon.status().disks.filter(({ overlay }) => overlay !== null));
+      await flushKept(daemon, mountpoint);
     } finally {
       await daemon.detach();
       await daemon.ended;
     }
   }
+}
+
+/** A mapping, or a child that lives on, may have more than the last close brought. */
+async function flushKept(daemon: MountDaemon, mountpoint: string): Promise<void> {
+  const kept = (): DiskStatus[] => daemon.status().disks.filter(({ overlay }) => overlay !== null);
+  // What is there this process knows by itself, as it serves the mount; a look there would wait for this very thread.
+  const isThere = (path: string): boolean =>
+    mountAt(mountpoint)?.type === MOUNT_TYPE && kept().some((disk) => pathToOpen(disk) === path);
+  await flush(kept(), isThere);
 }
 
 /** @returns the exit code to end with: the command's, or 128 and the signal that ended it, as shells say */

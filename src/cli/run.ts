@@ -1,6 +1,6 @@
 /**
  * `cowfs run`: the stateless mode. Mounts in a private place, runs a command on the disk, and discards what it wrote,
- * however the command or this process ends.
+ * unless --overlay keeps it, however the command or this process ends.
  */
 import type { Command } from 'commander';
 import { addMountOptions, type RawOptions, toMountOptions } from './mount-options.ts';
@@ -8,12 +8,12 @@ import { addMountOptions, type RawOptions, toMountOptions } from './mount-option
 export function registerRun(program: Command): void {
   const command = program
     .command('run')
-    .summary('run a command on a disk that is discarded afterwards')
+    .summary('run a command on a disk that is discarded afterwards, or kept')
     .description(
       'Mounts <base> in a private place and runs a command. {} in its arguments becomes the path of the disk, which is ' +
         "also in COWFS_DISK. Ends with the command's exit code (125: cowfs failed, 126 and 127: the command could not run).",
     )
-    .argument('<base>', 'a raw disk image or a block device; never written to')
+    .argument('<base>', 'a raw disk image or a block device; not written to, but to finish an interrupted commit')
     .argument('<command...>', 'after --: the command and its arguments');
   addMountOptions(command)
     .addHelpText(

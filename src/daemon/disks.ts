@@ -14,6 +14,15 @@ import { CowfsError } from '../lib/error.ts';
 import type { DiskAccess } from './disk-access.ts';
 import type { DiskStatus, SnapshotStatus } from './status.ts';
 
+/** How the content of a disk is to be replaced. */
+interface Replacing {
+  readonly what: string;
+  /** Although it is open. */
+  readonly force: boolean;
+  /** For whoever finds it open. */
+  readonly advice: string;
+}
+
 /** A disk whose content was replaced. */
 interface Replaced {
   readonly node: NodeId;
@@ -62,6 +71,12 @@ export class Disks {
     return inodes.all(KIND.DISK).find((node) => inodes.get(node, INODE.CONTENT) === sessions.kept.session);
   }
 
+  /** Whether the kernel may hold data of the disk that is kept. */
+  get keptIsOpenToWrite(): boolean {
+    const { kept } = this;
+    return kept !== undefined && this.#fs.inodes.get(kept, INODE.WRITABLE_HANDLES) > 0;
+  }
+
   /** Disks that nobody uses, without a name, that the kernel still knows: by a name in `.cowfs` that somebody left. */
   get left(): NodeId[] {
     const { inodes } = this.#fs;
@@ -72,7 +87,8 @@ export class Disks {
 
   /** @throws CowfsError: there is no such disk, it is open, or its requests take too long */
   async reset(path: string, force: boolean): Promise<void> {
-    const replaced = this.#replace(path, force, 'start again', (_node, session) => {
+    const how = { what: 'start again', force, advice: 'close it first, or insist with --force' };
+    const replaced = this.#replace(path, how, (_node, session) => {
       const errno = this.#fs.sessions.reset(session, this.#fs.sessions.freshBytes(this.#options.diskBytes));
       if (errno === OK) return;
       throw new CowfsError('failed', `overlay ${this.#options.overlay} cannot be emptied (${errnoName(errno)})`);
@@ -81,7 +97,8 @@ export class Disks {
   }
 
   async rollback(path: string, name: string): Promise<void> {
-    const replaced = this.#replace(path, false, 'go back', (node, session) =>
+    const how = { what: 'go back', force: false, advice: 'close it first' };
+    const replaced = this.#replace(path, how, (node, session) =>
       this.#fs.sessions.rollback(session, this.#access.snapshotOf(path, node, name).layer),
     );
     await this.#followUp(path, replaced);
@@ -185,7 +202,11 @@ export class Disks {
   }
 
   /** Replaces the content of a disk; from now on openers drop what the kernel caches of it, until the kernel has (`#followUp`). */
-  #replace(path: string, force: boolean, what: string, change: (node: NodeId, session: number) => void): Replaced {
+  #replace(
+    path: string,
+    { what, force, advice }: Replacing,
+    change: (node: NodeId, session: number) => void,
+  ): Replaced {
     this.#access.checkWritable(what);
     const { inodes, sessions } = this.#fs;
     return this.#access.withDisk(path, (node, session) =>
@@ -194,7 +215,7 @@ export class Disks {
         if (handles > 0 && !force) {
           throw new CowfsError(
             'refused',
-            `${this.#access.full(path)} cannot ${what} while it is open (${handles} times); close it first`,
+            `${this.#access.full(path)} cannot ${what} while it is open (${handles} times); ${advice}`,
           );
         }
         this.#replacements = (this.#replacements % (2 ** 31 - 1)) + 1;

@@ -14,7 +14,9 @@ const [task] = (await once(port, 'message')) as [KeeperTask];
 const { sessions } = openFs(task.fs, task.thread);
 const stop = new Int32Array(task.stop);
 let reported = OK;
-while (Atomics.wait(stop, 0, 0, task.intervalMs) === 'timed-out') {
+for (;;) {
+  Atomics.wait(stop, 0, 0, task.intervalMs);
+  if (Atomics.load(stop, 0) !== 0) break;
   const errno = sessions.kept.sync();
   if (errno !== OK && errno !== reported) port.postMessage(errnoName(errno));
   reported = errno;

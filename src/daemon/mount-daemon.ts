@@ -157,7 +157,15 @@ export class MountDaemon {
     this.#monitor = new Monitor({ base, sessions, counters, storeDirectory, maxStoreBytes, journal });
     takeDown.add(() => this.#monitor.close());
     if (this.#fs.sessions.kept.session !== 0) {
-      const keeper = new Keeper(connection.fs, MAIN_THREAD + 1 + options.threads, journal);
+      const keeper = new Keeper({
+        fs: connection.fs,
+        thread: MAIN_THREAD + 1 + options.threads,
+        journal,
+        // Of a disk that nobody has open to write the kernel has written back all at the last close.
+        settle: async () => {
+          if (sizeMayLag && this.#disks.keptIsOpenToWrite) await watcher?.settle();
+        },
+      });
       takeDown.add(() => keeper.close());
     }
     const merger = new Merger(this.#fs, journal, () => this.#holds.any);

@@ -13,10 +13,11 @@ import { CowfsError, reasonOf } from '../lib/error.ts';
  * Commands, a line each: `done` (the daemon has cleaned up), `detach` (do it now), and questions, whose answers start
  * with the question's number; what may take long the shell does not wait for. `size N PATH`: the size of a file in the
  * mount as the kernel knows it, and the device it is on. `sync N PATH...`: has the kernel write back what it caches of
- * files. `refresh N SIZE PATH`: has it drop what it caches of a file, as every open does while the daemon wants that, and
- * take on the size; the path is for printf(1), `%b`. `forget N PATH...`: has it forget names in `.cowfs` of disks that
- * nobody uses. (Of others it must not: unlink(2) holds the directory's lock while it waits for the file's, which an
- * lseek(2) holds that waits for the answer to a question here.)
+ * files. `settle N`: the same of all files in the mount, without a lock on any of them. `refresh N SIZE PATH`: has it drop
+ * what it caches of a file, as every open does while the daemon wants that, and take on the size; the path is for
+ * printf(1), `%b`. `forget N PATH...`: has it forget names in `.cowfs` of disks that nobody uses. (Of others it must not:
+ * unlink(2) holds the directory's lock while it waits for the file's, which an lseek(2) holds that waits for the answer to
+ * a question here.)
  */
 const SCRIPT = `
 trap '' HUP INT TERM QUIT PIPE
@@ -31,6 +32,11 @@ while IFS= read -r line; do
       for path; do set -- "$@" "$root/$path"; shift; done
       if [ $action = sync ]; then sync -- "$@" 2>/dev/null; else rm -f -- "$@" 2>/dev/null; fi
       echo "$number done"
+    ) & ;;
+    'settle '*) (
+      set -f; set -- "$2" $line
+      sync -f -- "$1/.cowfs" 2>/dev/null
+      echo "$3 done"
     ) & ;;
     'refresh '*) (
       set -f; set -- "$2" $line
@@ -71,7 +77,6 @@ export interface Watched {
 export class Watcher {
   readonly #child: ChildProcess;
   readonly #started: Promise<number>;
-  readonly #gone: Promise<void>;
   readonly #device: string;
   /** Who waits for an answer, by the numbers of their questions. */
   readonly #questions = new Map<number, (answer: string | undefined) => void>();
@@ -94,12 +99,9 @@ export class Watcher {
         reject(new CowfsError('failed', `the watcher could not start: ${reasonOf(error)}`, error)),
       );
     });
-    this.#gone = new Promise((resolve) => {
-      child.once('exit', () => {
-        for (const answer of this.#questions.values()) answer(undefined);
-        this.#questions.clear();
-        resolve();
-      });
+    child.once('exit', () => {
+      for (const answer of this.#questions.values()) answer(undefined);
+      this.#questions.clear();
     });
     child.on('exit', () => warn('the watcher ended: if this daemon is killed, its mount will stay behind'));
     // It may be killed at any time; then there is nobody to talk to, and `exit` tells.
@@ -133,6 +135,15 @@ export class Watcher {
     return paths.length === 0 || (await this.#ask('sync', paths.join(' '))) !== undefined;
   }
 
+  /**
+   * Has the kernel write back what it caches of all files, and waits for as long as that takes. By syncfs(2), not fsync(2):
+   * that holds the file's lock, so that with a store that is full nobody could write there until there is room; and it
+   * would take the error of a write-back that failed from whoever closes the file.
+   */
+  async settle(): Promise<void> {
+    await this.#ask('settle', '', Number.POSITIVE_INFINITY);
+  }
+
   /** Has the kernel forget names in `.cowfs` that somebody used and left. */
   async forget(paths: readonly string[]): Promise<void> {
     if (paths.length > 0) await this.#ask('forget', paths.join(' '));
@@ -148,14 +159,16 @@ export class Watcher {
     return answer?.trim() === 'done' ? undefined : (answer ?? 'no answer in time');
   }
 
-  async #ask(question: string, argument: string): Promise<string | undefined> {
+  async #ask(question: string, argument: string, limitMs = ANSWER_MS): Promise<string | undefined> {
+    const { exitCode, signalCode, stdin } = this.#child;
+    if (exitCode !== null || signalCode !== null || stdin?.writable !== true) return undefined;
     const number = ++this.#asked;
     const answer = new Promise<string | undefined>((resolve) => {
       this.#questions.set(number, resolve);
-      this.#child.stdin?.write(`${question} ${number} ${argument}\n`);
+      stdin.write(`${question} ${number} ${argument}\n`);
     });
     try {
-      return await Promise.race([answer, this.#gone.then(() => undefined), after(ANSWER_MS)]);
+      return await (limitMs === Number.POSITIVE_INFINITY ? answer : Promise.race([answer, after(limitMs)]));
     } finally {
       this.#questions.delete(number);
     }

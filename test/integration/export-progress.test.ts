@@ -76,6 +76,14 @@ test('--json of an export that fails ends with failed, and the line is on standa
   expect(stderr).toMatch(/^cowfs: [^\n]+ENOSPC[^\n]+\n$/);
 });
 
+test('--json of an export whose file cannot be made ends with failed, too', () => {
+  const { directory, disk } = mountSessions(WRITEBACK, undefined, [], MIB);
+  const { status, stdout, stderr } = cowfs(['export', disk, join(directory, 'none/x'), '--json']);
+  expect(status).toBe(2);
+  eventsOf(stdout, 'failed');
+  expect(stderr).toMatch(/^cowfs: [^\n]+ENOENT[^\n]+\n$/);
+});
+
 test('--json: there are events on the way, in the time that it takes', async (context) => {
   needsRoot(context);
   const faulty = await faultyBase(8 * MIB);
@@ -207,6 +215,20 @@ test('interrupted on a terminal, it leaves the terminal as it was', async (conte
   expect(status).not.toBe(0);
   expect(stdout.lastIndexOf('\x1b[?25h')).toBeGreaterThanOrEqual(stdout.lastIndexOf('\x1b[?25l'));
   expect(stdout.lastIndexOf('\x1b[?7h')).toBeGreaterThanOrEqual(stdout.lastIndexOf('\x1b[?7l'));
+});
+
+test('on a terminal, too, a file that cannot be made ends it', (context) => {
+  needs(context, 'script', 'stty');
+  const { directory, disk } = mountSessions(WRITEBACK, undefined, [], MIB);
+  const args = onTerminal(['export', disk, join(directory, 'none/x')], { columns: 300, rows: 24 });
+  const { status, stdout } = run('script', args, {
+    env: plainEnv({ TERM: 'xterm-256color', LANG: 'C.UTF-8' }),
+    timeoutMs: 20_000,
+  });
+  expect(status).toBe(2);
+  const left = screenOf(stdout).filter((line) => line.trim() !== '');
+  expect(left).toHaveLength(1);
+  expect(left[0]).toMatch(/^cowfs: .*ENOENT/);
 });
 
 test('a failure on a terminal leaves one line', (context) => {

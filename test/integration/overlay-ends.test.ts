@@ -1,11 +1,24 @@
 /** However a mount ends in good order, what programs have written is kept, though nobody ever called fsync. */
-import { closeSync, openSync, readdirSync, writeSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, openSync, readdirSync, writeFileSync, writeSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { expect, onTestFinished, type TestContext, test } from 'vitest';
-import { COWFS, cowfs, makeBase, must, mustCowfs, PROJECT, poll, type Result, scratch, start } from '../harness.ts';
+import {
+  COWFS,
+  cowfs,
+  isRoot,
+  makeBase,
+  makeMountpoint,
+  must,
+  mustCowfs,
+  PROJECT,
+  poll,
+  type Result,
+  scratch,
+  start,
+} from '../harness.ts';
 import { abortFile, FUSE_NATIVE, needsFuseNative } from './fuse-native-support.ts';
 import { finish, needsRoot, said } from './machine-support.ts';
-import { expectNothingLeft, isAlive } from './nothing-left-support.ts';
+import { expectNothingLeft, expectRefusal, isAlive } from './nothing-left-support.ts';
 import { type KeptDisk, keptDisk, lookInto, MIB, remounted, unmounted } from './overlay-support.ts';
 import {
   ALL_MODES,
@@ -57,6 +70,25 @@ test.for(CLOSED.flatMap(({ how, end, modes }) => modes.map((mode) => ({ how, end
     await expectKept(kept, patched(kept.original, [1000, WRITTEN]));
   },
 );
+
+test('of many unmounts at once one does it, the others wait with it, and what was written is kept', async () => {
+  let kept = keptDisk([], BASE_BYTES);
+  for (let round = 0; round < 4; round++) {
+    const fd = openSync(kept.disk, 'r+');
+    writeSync(fd, WRITTEN, 0, WRITTEN.length, 1000 + round);
+    closeSync(fd);
+    const results = await Promise.all(
+      Array.from({ length: 6 }, () => finish(start(process.execPath, [COWFS, 'unmount', kept.mountpoint]))),
+    );
+    expect(results.some(({ status }) => status === 0)).toBe(true);
+    for (const result of results) if (result.status !== 0) expectRefusal(result, 2, kept.mountpoint, 'no cowfs mount');
+    await expectNothingLeft(kept.mountpoint);
+    expect(lookInto(kept.overlay)).toMatchObject({ problems: [], header: { clean: true } });
+    kept = remounted(kept);
+  }
+  const written = [0, 1, 2, 3].map((round): [number, Buffer] => [1000 + round, WRITTEN]);
+  expectContent(kept.disk, patched(kept.original, ...written));
+});
 
 const OPEN = [
   {
@@ -158,6 +190,34 @@ test.for(MAPPING_MODES)(
     const head = mustCowfs(['run', base, '--overlay', overlay, '--', 'head', '-c', '14', '{}']);
     if (what === 'mapped') expect(head).toBe('in the mapping');
     else expect(what).toBe('ENODEV');
+  },
+);
+
+test.for(TRANSPORT_MODES)(
+  '$name: what run cannot keep is said, however long that takes to turn out',
+  async (mode, context) => {
+    const directory = scratch();
+    const base = makeBase(directory, BASE_BYTES);
+    const overlay = join(directory, 'vm.cow');
+    // Longer than the kernel remembers that a path is there.
+    const slow = '#!/bin/sh\nsleep 2.5\nexit 1\n';
+    writeFileSync(join(makeMountpoint(directory, 'bin'), 'sync'), slow, { mode: 0o755 });
+    const args = ['run', base, ...optionsOf(mode, context), '--overlay', overlay, '--', 'sh', '-c', 'echo "$0"', '{}'];
+    const env = { ...process.env, PATH: `${directory}/bin:${process.env['PATH']}` };
+    const child = start(process.execPath, [COWFS, ...args], { env });
+    const result = finish(child);
+    const place = dirname((await said(child, '\n')).trim());
+    await poll('run has ended', () => !isAlive(child.pid ?? 0), 20_000).catch((error: unknown) => {
+      // It waits for itself, and nothing else ends it.
+      if (isRoot()) writeFileSync(abortFile(place), '1');
+      throw error;
+    });
+    const { status, stderr } = await result;
+    expect({ status, stderr }).toMatchObject({
+      status: 125,
+      stderr: expect.stringMatching(/^cowfs: [^\n]*synced[^\n]*\n$/),
+    });
+    await expectNothingLeft(place);
   },
 );
 

@@ -9,9 +9,12 @@ import { needs, said } from './machine-support.ts';
 import { entriesNaming, expectNothingLeft, isAlive, processesNaming } from './nothing-left-support.ts';
 
 /** Starts a script on a disk; it has to say its pid and the disk first. */
-async function startRun(script: string): Promise<{ child: ChildProcess; pid: number; disk: string; base: string }> {
+async function startRun(
+  script: string,
+  options: readonly string[] = [],
+): Promise<{ child: ChildProcess; pid: number; disk: string; base: string }> {
   const base = makeBase(scratch(), 100_001);
-  const child = start(process.execPath, [COWFS, 'run', base, '--', 'sh', '-c', script, '{}']);
+  const child = start(process.execPath, [COWFS, 'run', base, ...options, '--', 'sh', '-c', script, '{}']);
   const [pid = '', disk = ''] = (await said(child, '\n')).trim().split(' ');
   onTestFinished(() => {
     if (isAlive(Number(pid))) process.kill(Number(pid), 'SIGKILL');
@@ -65,19 +68,23 @@ test('a command that is killed while it writes is discarded', async () => {
   await expectGone(disk);
 });
 
-test('a disk that is unmounted under the command ends run with 125, and says why', async () => {
-  const { child, disk, pid } = await startRun('echo $$ "$0"; exec sleep 600');
-  let errors = '';
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-    errors += text;
-  });
-  must(process.execPath, [COWFS, 'unmount', dirname(disk)]);
-  expect(await exitOf(child)).toBe(125);
-  await poll('it has said so', () => errors !== '');
-  expect(errors).toMatch(/^cowfs: [^\n]*unmounted[^\n]*\n$/);
-  process.kill(pid, 'SIGKILL');
-  await expectGone(disk);
-});
+test.each(['temporary', 'kept'])(
+  'a %s disk that is unmounted under the command ends run with 125, and says why',
+  async (which) => {
+    const options = which === 'kept' ? ['--overlay', join(scratch(), 'vm.cow')] : [];
+    const { child, disk, pid } = await startRun('echo $$ "$0"; exec sleep 600', options);
+    let errors = '';
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      errors += text;
+    });
+    must(process.execPath, [COWFS, 'unmount', dirname(disk)]);
+    expect(await exitOf(child)).toBe(125);
+    await poll('it has said so', () => errors !== '');
+    expect(errors).toMatch(/^cowfs: [^\n]*unmounted[^\n]*\n$/);
+    process.kill(pid, 'SIGKILL');
+    await expectGone(disk);
+  },
+);
 
 test('a signal at any moment of the start leaves nothing behind', async () => {
   const directory = scratch();

@@ -1,5 +1,16 @@
 /** Unmounting: refused while somebody has the disk open, forced, by the system's own tools; then nothing is left. */
-import { closeSync, openSync, readdirSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs';
+import type { ChildProcess } from 'node:child_process';
+import {
+  closeSync,
+  copyFileSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { TRANSPORT_NAMES } from '../../src/transport/transport.ts';
 import {
@@ -44,6 +55,24 @@ test.each([
   user.kill();
   await poll('the user is gone', () => !isAlive(pid));
   mustCowfs(['unmount', mountpoint]);
+  await expectNothingLeft(mountpoint);
+});
+
+test('unmount waits a moment for a sync of somebody else, and names one that does not end', async () => {
+  const { mountpoint, disk, directory } = mounted();
+  const named = join(directory, 'sync');
+  copyFileSync('/bin/sleep', named);
+  const holding = async (seconds: string): Promise<ChildProcess> => {
+    const user = start('sh', ['-c', 'exec "$0" "$1" <"$2"', named, seconds, disk]);
+    await poll('it is a sync', () => readFileSync(`/proc/${user.pid}/comm`, 'utf8') === 'sync\n');
+    return user;
+  };
+  const lasting = await holding('600');
+  expectRefusal(cowfs(['unmount', mountpoint]), 3, mountpoint, 'sync', `pid ${lasting.pid}`, '--force');
+  lasting.kill();
+  await poll('it is gone', () => !isAlive(lasting.pid ?? 0));
+  await holding('0.7');
+  expect(cowfs(['unmount', mountpoint])).toEqual({ status: 0, stdout: '', stderr: '' });
   await expectNothingLeft(mountpoint);
 });
 
