@@ -1,14 +1,13 @@
 /**
  * `cowfs mount`: starts a daemon and returns when the disk can be opened, or serves in the foreground.
  */
-import { spawn } from 'node:child_process';
 import type { Readable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import type { MountOptions } from '../daemon/options.ts';
-import { parseStartReport, REPORT_FD } from '../daemon/start-report.ts';
+import { FUSE_FD, parseStartReport } from '../daemon/start-report.ts';
 import { CowfsError } from '../lib/error.ts';
 import { loadAhead } from '../transport/load.ts';
+import { spawnDaemon, takeAhead } from './daemon-process.ts';
 import { warn } from './exit.ts';
 import { addMountOptions, type RawOptions, toMountOptions } from './mount-options.ts';
 
@@ -69,25 +68,23 @@ async function locate(base: string, givenMountpoint: string, raw: RawOptions): P
 }
 
 async function startDaemon(options: MountOptions): Promise<void> {
-  const main = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
-  const { fuseFd } = options;
-  const inherited = fuseFd === undefined ? {} : { fuseFd: REPORT_FD + 1 };
+  const { fuseFd, transport } = options;
+  const inherited = fuseFd === undefined ? {} : { fuseFd: FUSE_FD };
   // Traces without a file go to the caller's terminal, and keep it open; nothing else of the caller is held.
-  const tracesHere = options.trace && options.logFile === undefined;
-  const child = spawn(process.execPath, [main, JSON.stringify({ ...options, ...inherited })], {
-    cwd: '/',
-    detached: true,
-    stdio: ['ignore', 'ignore', tracesHere ? 2 : 'pipe', 'pipe', ...(fuseFd === undefined ? [] : [fuseFd])],
+  const keepsStderr = options.trace && options.logFile === undefined;
+  const daemon = takeAhead() ?? spawnDaemon({ transport, fuseFd, keepsStderr });
+  const { child, report: reportStream } = daemon;
+  const failed = new Promise<never>((_, reject) => {
+    child.once('error', (error) =>
+      reject(new CowfsError('failed', `the daemon could not start: ${error.message}`, error)),
+    );
   });
-  const [reportText, errorText] = await Promise.all([
-    readLine(child.stdio[REPORT_FD] as Readable),
-    child.stderr === null ? '' : untilReport(child.stderr, child.stdio[REPORT_FD] as Readable),
-    new Promise<void>((resolve, reject) => {
-      child.once('spawn', resolve);
-      child.once('error', (error) =>
-        reject(new CowfsError('failed', `the daemon could not start: ${error.message}`, error)),
-      );
-    }),
+  // One that is gone already says why in its report, or nothing.
+  daemon.options.on('error', () => {});
+  daemon.options.end(`${JSON.stringify({ ...options, ...inherited })}\n`);
+  const [reportText, errorText] = await Promise.race([
+    failed,
+    Promise.all([readLine(reportStream), child.stderr === null ? '' : untilReport(child.stderr, reportStream)]),
   ]);
   const report = parseStartReport(reportText === '' ? errorText : reportText);
   if (report.code === 'ERROR') {

@@ -1,10 +1,13 @@
 /**
- * The one line that a starting daemon writes to its parent: it serves, or why not.
+ * What a starting daemon and its parent have to do with each other: descriptors, and the one line by which it says that it
+ * serves, or why not.
  */
 import { CowfsError, type ErrorKind } from '../lib/error.ts';
 
-/** Descriptor that the daemon inherits for it. */
+/** Descriptors that the daemon inherits: for that line, for its options as a line of JSON, and a mount of its parent's. */
 export const REPORT_FD = 3;
+export const OPTIONS_FD = 4;
+export const FUSE_FD = 5;
 
 export type StartReport =
   | {

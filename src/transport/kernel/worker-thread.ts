@@ -3,6 +3,7 @@
  * its modules while the main thread loads its own and mounts. Main thread; imports next to nothing, for that reason.
  */
 import { Worker } from 'node:worker_threads';
+import { SERVING_HEAP } from '../../lib/heap.ts';
 
 let ahead: Worker | undefined;
 
@@ -23,5 +24,9 @@ export function workerThread(index: number): Worker {
 
 /** Descriptors are the process's: a store that one worker opens another may close, and it outlives its opener. */
 function start(index: number): Worker {
-  return new Worker(new URL('./worker.js', import.meta.url), { name: `fuse-${index}`, trackUnmanagedFds: false });
+  return new Worker(new URL('./worker.js', import.meta.url), {
+    name: `fuse-${index}`,
+    trackUnmanagedFds: false,
+    resourceLimits: SERVING_HEAP,
+  });
 }
