@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
+import { dirname, resolve as resolvePath } from 'node:path';
 import { openJournal } from '../daemon/journal.ts';
 import { MountDaemon } from '../daemon/mount-daemon.ts';
 import type { MountOptions } from '../daemon/options.ts';
@@ -36,6 +37,17 @@ export async function runOnDisk(
 }
 
 class CommandError extends CowfsError {}
+
+class NoProgramError extends CommandError {
+  constructor(file: string) {
+    const cause = Object.assign(new Error('EACCES: permission denied'), { code: 'EACCES', errno: -EACCES });
+    super(
+      'usage',
+      `${file} is the disk, no program; name a command after --, and the disk as {} among its arguments`,
+      cause,
+    );
+  }
+}
 
 async function runCommand(
   optionsFor: (mountpoint: string) => Promise<MountOptions>,
@@ -84,6 +96,8 @@ async function flushKept(daemon: MountDaemon, mountpoint: string): Promise<void>
 /** @returns the exit code to end with: the command's, or 128 and the signal that ended it, as shells say */
 function runChild(command: readonly string[], diskPath: string, signals: SignalRelay): Promise<number> {
   const [file = '', ...args] = command.map((argument) => argument.replaceAll('{}', diskPath));
+  // A thread that serves the mount itself would wait for the start of the program, and that for the thread.
+  if (resolvePath(file).startsWith(`${dirname(diskPath)}/`)) throw new NoProgramError(file);
   const child = spawn(file, args, {
     stdio: 'inherit',
     env: { ...process.env, COWFS_DISK: diskPath },

@@ -3,6 +3,7 @@ import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
 import { COWFS, cowfs, makeBase, must, mustCowfs, type Result, scratch, sha256, start } from '../harness.ts';
+import { needsFuseNative } from './fuse-native-support.ts';
 import { finish, needs } from './machine-support.ts';
 import { expectNothingLeft, expectRefusal, processesNaming } from './nothing-left-support.ts';
 
@@ -51,6 +52,14 @@ test.each([
   const { status, stdout, stderr } = runScript(`echo "$0"; kill -${signal} $$`);
   expect({ status, stderr }).toEqual({ status: code, stderr: '' });
   await expectGone(stdout.trim());
+});
+
+test.for(['kernel', 'fuse-native'])('over %s the disk itself is no program: 126', (transport, context) => {
+  if (transport === 'fuse-native') needsFuseNative(context);
+  const directory = scratch();
+  const args = ['run', makeBase(directory, 5000), '--transport', transport, '--', '{}'];
+  expectRefusal(cowfs(args), 126, 'no program');
+  expect(processesNaming(directory)).toEqual([]);
 });
 
 test('a command that is not there is 127, one that cannot be run 126, a disk that cannot be made 125', async () => {
