@@ -43,16 +43,16 @@ export async function readStatus(entry: RegistryEntry): Promise<MountStatus> {
 }
 
 /** The status of every live mount; one that does not answer is told of and left out. */
-export async function readStatuses(): Promise<MountStatus[]> {
+export async function readStatuses(read = readStatus, tell = warn): Promise<MountStatus[]> {
   const { liveEntries } = await import('../daemon/reap.ts');
   const { isAlive } = await import('../daemon/registry.ts');
   const answers = await Promise.all(
     liveEntries().map(async (entry) => {
       try {
-        return await readStatus(entry);
+        return await read(entry);
       } catch (error) {
         // One that is just starting or ending is not in the list yet, or no more.
-        if (isAlive(entry)) warn(`${entry.mountpoint} (pid ${entry.pid}): ${reasonOf(error)}`);
+        if (isAlive(entry)) tell(`${entry.mountpoint} (pid ${entry.pid}): ${reasonOf(error)}`);
         return undefined;
       }
     }),

@@ -7,7 +7,7 @@ import type { RegistryEntry } from '../daemon/registry.ts';
 import type { DiskStatus, MountStatus } from '../daemon/status.ts';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes, formatDuration } from '../lib/units.ts';
-import { EXIT_OK, isOutputLost } from './exit.ts';
+import { EXIT_OK, isOutputLost, warn } from './exit.ts';
 import { readStatus, readStatuses } from './list.ts';
 import { formatTable } from './table.ts';
 
@@ -46,13 +46,17 @@ Examples:
 /** Without having the kernel write back each time: that would slow down what is watched. */
 async function watchStatus(mountpoint: string | undefined, json: boolean): Promise<void> {
   const { askDaemon } = await import('../daemon/control.ts');
-  const { liveEntries } = await import('../daemon/reap.ts');
   const entry = mountpoint === undefined ? undefined : await liveEntry(mountpoint);
+  const ask = ({ socket }: RegistryEntry): Promise<MountStatus> => askDaemon(socket, { command: 'status' });
+  const told = new Set<string>();
+  const tellOnce = (message: string): void => {
+    if (!told.has(message)) warn(message);
+    told.add(message);
+  };
   const { stdout } = process;
   process.once('SIGINT', () => process.exit(EXIT_OK));
   for (;;) {
-    const entries = entry === undefined ? liveEntries() : [entry];
-    const statuses = await Promise.all(entries.map(({ socket }) => askDaemon(socket, { command: 'status' })));
+    const statuses = entry === undefined ? await readStatuses(ask, tellOnce) : [await ask(entry)];
     if (json) stdout.write(`${JSON.stringify(mountpoint === undefined ? statuses : statuses[0])}\n`);
     else stdout.write(`${stdout.isTTY ? CLEAR : ''}${statusesText(statuses)}${stdout.isTTY ? '' : '\n'}`);
     if (await isOutputLost()) return;

@@ -61,6 +61,8 @@ export class MountDaemon {
   readonly #merger: Merger;
   readonly #serving: Serving;
   readonly #startedAt = new Date();
+  /** Read at the start: what the program was installed as may be another by now, or gone. */
+  readonly #version = version();
   readonly #device: string | undefined;
   readonly #watcher: Watcher | undefined;
   #endNow: () => void = () => {};
@@ -268,7 +270,7 @@ export class MountDaemon {
     return {
       mountpoint,
       pid: process.pid,
-      version: version(),
+      version: this.#version,
       base: this.#base.path,
       baseSize: this.#fs.sessions.baseBytes,
       baseChanged: this.#monitor.baseChanged ?? null,

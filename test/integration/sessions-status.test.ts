@@ -8,10 +8,12 @@ import {
   readFileSync,
   readSync,
   renameSync,
+  rmSync,
   statSync,
   unlinkSync,
 } from 'node:fs';
 import { expect, test } from 'vitest';
+import { findEntry } from '../../src/daemon/registry.ts';
 import type { MountStatus } from '../../src/daemon/status.ts';
 import { COWFS, cowfs, exitOf, must, mustCowfs, poll, run, start, statusOf } from '../harness.ts';
 import { finish, needs } from './machine-support.ts';
@@ -203,4 +205,25 @@ test('the table for people shows every disk, what is removed, layers and snapsho
   expect(text).toMatch(/gone\.raw.*\(removed\).*open 1 times/);
   expect(mustCowfs(['list'])).toContain(at('a.raw'));
   closeSync(fd);
+});
+
+test('a mount that does not answer is told of once, and the others are shown', async () => {
+  const { mountpoint, disk } = mountSessions(WRITEBACK, undefined);
+  const other = mountSessions(WRITEBACK, undefined);
+  // Its entry leads nowhere: as of a daemon that is alive and cannot tell.
+  rmSync(findEntry(other.mountpoint)?.socket ?? '');
+  const watch = start(process.execPath, [COWFS, 'status', '--watch']);
+  let [text, warnings] = ['', ''];
+  watch.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
+    text += chunk;
+  });
+  watch.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
+    warnings += chunk;
+  });
+  await poll('three times', () => text.split(disk).length > 3, 30_000);
+  watch.kill('SIGINT');
+  expect(await exitOf(watch)).toBe(0);
+  expect(warnings.split(other.mountpoint).length).toBe(2);
+  expect(text).toContain(mountpoint);
+  must('umount', [other.mountpoint]);
 });
