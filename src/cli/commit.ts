@@ -67,11 +67,10 @@ async function commitToBase(source: OpenedSource, json: boolean): Promise<void> 
     if (!isSameFile(fstatSync(fd, { bigint: true }), fstatSync(source.baseFd, { bigint: true }))) {
       throw new CowfsError('refused', `${basePath} names another file than the base now; move that back first`);
     }
-    // Of a mounted disk the daemon has looked at others.
+    // Of a mounted disk the daemon has looked at others; but its locks end with the mount, which may be before this does.
     if (daemon === undefined) useAlone(basePath, source.baseFd);
+    else lockAlone(source.baseFd);
     const base = openBase(basePath, true);
-    // The mount may end before this does.
-    lockAlone(base.descriptor.fd);
     try {
       if (base.kind === 'block device') {
         throw new CowfsError(

@@ -9,31 +9,24 @@ import { openFinished } from '../../src/overlay/commit/open-finished.ts';
 import { cowfs, exitOf, makeBase, makeMountpoint, mountDisk, mustCowfs, poll, run, scratch } from '../harness.ts';
 import {
   type CommitDisk,
-  commitDisk,
   contentOf,
   hashOf,
   interruptedCommit,
   type Point,
   redoLogOf,
+  SMALL_BYTES,
+  smallDisk,
   stoppedCommit,
 } from './commit-support.ts';
 import { expectRefusal, isAlive, watcherOf } from './nothing-left-support.ts';
-import { type KeptDisk, keptDisk, MIB, randomOf, SEED, unmounted } from './overlay-support.ts';
+import { type KeptDisk, keptDisk, MIB, SEED, unmounted } from './overlay-support.ts';
 import { filled, make, outcome, put } from './sessions-support.ts';
 
 console.log(`commit-meanwhile: COWFS_SEED=${SEED}`);
 
-const BYTES = 4 * MIB + 77;
-
-function smallDisk(): CommitDisk {
-  const disk = commitDisk(scratch(), randomOf(SEED), BYTES);
-  disk.picture.write(disk.disk, MIB);
-  return disk;
-}
-
 /** An overlay that is closed, and what its base will be. */
 async function smallOverlay(): Promise<{ kept: KeptDisk; states: { new: string } }> {
-  const kept = keptDisk([], BYTES);
+  const kept = keptDisk([], SMALL_BYTES);
   put(kept.disk, 5000, filled(3, MIB));
   const states = { new: hashOf(kept.disk) };
   await unmounted(kept);

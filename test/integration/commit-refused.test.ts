@@ -37,6 +37,8 @@ import {
   hashOf,
   interruptedCommit,
   redoLogOf,
+  SMALL_BYTES,
+  smallDisk,
   stoppedCommit,
   untilTrue,
   untouched,
@@ -47,16 +49,7 @@ import { expectRefusal } from './nothing-left-support.ts';
 import { keptDisk, lookInto, MIB, randomOf, SEED, unmounted } from './overlay-support.ts';
 import { expectContent, filled, make, outcome, patched, put } from './sessions-support.ts';
 
-const BYTES = 4 * MIB + 77;
-
 console.log(`commit-refused: COWFS_SEED=${SEED}`);
-
-/** Small, and with something to commit. */
-function smallDisk(options: readonly string[] = []): CommitDisk {
-  const disk = commitDisk(scratch(), randomOf(SEED), BYTES, options);
-  disk.picture.write(disk.disk, MIB);
-  return disk;
-}
 
 /** So large that an export can be caught at work. */
 function largeDisk(): CommitDisk {
@@ -306,7 +299,7 @@ const REPLACEMENTS: Readonly<Record<string, (base: string, other: string) => voi
 test.for(Object.keys(REPLACEMENTS))('a mounted disk whose base is not there any more: %s', (what) => {
   const disk = smallDisk();
   const other = join(disk.directory, 'other.img');
-  writeFileSync(other, filled(9, BYTES));
+  writeFileSync(other, filled(9, SMALL_BYTES));
   REPLACEMENTS[what]?.(disk.base, other);
   const before = existsSync(disk.base) ? untouched(disk.base) : undefined;
   const { status, stderr, stdout } = cowfs(['commit', disk.mountpoint]);
@@ -321,7 +314,7 @@ test.for(Object.keys(REPLACEMENTS))('a mounted disk whose base is not there any 
 
 /** A base with the log of a commit that was killed, its mount gone. */
 async function interrupted(directory: string): Promise<CommitDisk> {
-  const disk = commitDisk(directory, randomOf(SEED), BYTES);
+  const disk = commitDisk(directory, randomOf(SEED), SMALL_BYTES);
   disk.picture.write(disk.disk, 2 * MIB);
   await interruptedCommit('half', disk.base, disk.mountpoint);
   mustCowfs(['unmount', disk.mountpoint]);
@@ -347,7 +340,7 @@ test.for([
 ])('an interrupted commit on a base in whose place %s', async (what) => {
   const disk = await interrupted(scratch());
   const other = join(disk.directory, 'other.img');
-  writeFileSync(other, Buffer.alloc(BYTES, 5));
+  writeFileSync(other, Buffer.alloc(SMALL_BYTES, 5));
   REPLACEMENTS[what]?.(disk.base, other);
   expectAllRefuse(disk, /interrupted/, disk.base, redoLogOf(disk.base));
   rmSync(redoLogOf(disk.base));

@@ -28,9 +28,20 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, onTestFinished } from 'vitest';
 import { OK } from '../../src/lib/errno.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate } from '../../src/sys/libc.ts';
-import { COWFS, exitOf, type Mount, makeMountpoint, mountDisk, mountsBelow, must, run, start } from '../harness.ts';
+import {
+  COWFS,
+  exitOf,
+  type Mount,
+  makeMountpoint,
+  mountDisk,
+  mountsBelow,
+  must,
+  run,
+  scratch,
+  start,
+} from '../harness.ts';
 import { leftAt } from './nothing-left-support.ts';
-import { BLOCK, MIB } from './overlay-support.ts';
+import { BLOCK, MIB, randomOf, SEED } from './overlay-support.ts';
 
 const MEMORY = '/dev/shm';
 
@@ -364,4 +375,13 @@ export function commitDisk(
   const picture = new Picture(readFileSync(base), random);
   const mount = mountDisk(base, makeMountpoint(directory), options);
   return { ...mount, directory, base, picture };
+}
+
+export const SMALL_BYTES = 4 * MIB + 77;
+
+/** Small, and with something to commit. */
+export function smallDisk(options: readonly string[] = []): CommitDisk {
+  const disk = commitDisk(scratch(), randomOf(SEED), SMALL_BYTES, options);
+  disk.picture.write(disk.disk, MIB);
+  return disk;
 }
