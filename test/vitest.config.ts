@@ -1,6 +1,9 @@
 import { defineConfig } from 'vitest/config';
 
-/** `unit` needs nothing but Node; `integration` mounts for real, one file at a time, so that figures stay their own. */
+/**
+ * `unit` needs nothing but Node. `integration` mounts for real, one file at a time, since two would see each other's
+ * disks: verify-job.sh keeps apart what it runs side by side.
+ */
 export default defineConfig({
   test: {
     projects: [

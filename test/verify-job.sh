@@ -1,0 +1,53 @@
+#!/bin/bash
+# One piece of what test/verify.sh runs, whole: `shard-I-of-N` of all tests, `nobody` for the core of them as an ordinary
+# user, `node-N` for the core on another version of Node. Several run side by side: as root each sees only its own mounts,
+# its own /run/cowfs and its own /tmp, so that none finds (or takes down) the disks of another. Its log is printed in one
+# piece when it ends; its results go to $RESULTS/NAME.json.
+set -euo pipefail
+name=$1
+
+if [ "$(id -u)" = 0 ] && [ -z "${COWFS_VERIFY_ALONE:-}" ]; then
+  export COWFS_VERIFY_ALONE=1
+  mkdir -p /run/cowfs
+  exec unshare --mount --propagation private -- bash "$0" "$name"
+fi
+
+home=$(mktemp -d /var/tmp/cowfs-verify-XXXXXX)
+log=$home/log
+trap 'cat "$log"; rm -rf "$home"' EXIT
+if [ "$(id -u)" = 0 ]; then
+  mount -t tmpfs -o mode=755 cowfs-verify /run/cowfs
+  mkdir -m 1777 "$home/tmp"
+  mount --bind "$home/tmp" /tmp
+fi
+
+core=(integration/smoke integration/run.)
+as=(env)
+selection=()
+case $name in
+shard-*-of-*)
+  IFS=- read -r _ index _ count <<<"$name"
+  selection=("--shard=$index/$count")
+  ;;
+nobody)
+  # What an ordinary user has to have of his own: a home, a place to write, a tree to read.
+  chmod 755 "$home"
+  mkdir "$home/nobody"
+  chown nobody "$home/nobody"
+  as=(runuser -u nobody -- env HOME="$home/nobody" TMPDIR="$home/nobody" COWFS_TEST_DIR="$home/nobody")
+  selection=(--project integration "${core[@]}" integration/json integration/names integration/shape integration/registry
+    property/concurrent)
+  ;;
+node-*)
+  bin=$(bash test/other-node.sh "${name#node-}")
+  as=(env PATH="$bin:$PATH" COWFS_FUZZ_REQUESTS=100000)
+  selection=(--project unit --project integration "${core[@]}" lib/ sys/ base/ overlay/ fs/ fuse/ transport/ cli/ daemon/
+    conformance/ integration/killed. integration/fuse-native-ends)
+  ;;
+esac
+
+{
+  echo "== $name, node $("${as[@]}" node --version)"
+  "${as[@]}" node node_modules/vitest/vitest.mjs run --configLoader runner --config test/vitest.config.ts \
+    --reporter=default --reporter=json --outputFile.json="$RESULTS/$name.json" "${selection[@]}"
+} >"$log" 2>&1
