@@ -97,7 +97,10 @@ function statusText(status: MountStatus): string {
     ['reads', traffic(io.reads, io.readBytes, io.readLatencyMs)],
     ['writes', traffic(io.writes, io.writeBytes, io.writeLatencyMs)],
     ['other requests', `${io.otherRequests}${io.ioErrors > 0 ? `; ${io.ioErrors} reads or writes failed` : ''}`],
-    ['transport', `${status.transport} (FUSE ${status.protocol}), cache ${status.cache}, ${status.threads} threads`],
+    [
+      'transport',
+      `${status.transport} (FUSE ${status.protocol}), cache ${status.cache}, ${status.threads} threads, aio ${status.aio}`,
+    ],
     [
       'daemon',
       `pid ${status.pid}, up ${formatDuration(Date.now() - Date.parse(status.upSince))}, ${formatBytes(status.memory.rssBytes)} resident`,

@@ -8,7 +8,7 @@ import type { OpenedBase } from '../base/open.ts';
 import { pathByNumber } from '../fs/control-directory.ts';
 import { Counters, totals } from '../fs/counters.ts';
 import type { CowFs } from '../fs/cow-fs.ts';
-import { MAIN_THREAD, openFs } from '../fs/spec.ts';
+import { keeperThread, MAIN_THREAD, openFs } from '../fs/spec.ts';
 import { errnoName, OK } from '../lib/errno.ts';
 import { CowfsError } from '../lib/error.ts';
 import { version } from '../lib/version.ts';
@@ -91,7 +91,8 @@ export class MountDaemon {
     let daemon: MountDaemon | undefined;
     // Last of all, when nobody can write any more.
     if (kept !== undefined) takeDown.add(() => (daemon === undefined ? undefined : daemon.#finishKept()));
-    const { mountpoint, fuseFd, cacheMode, threads, readOnly, allowOther, enospcTimeoutMs, trace, logFile } = options;
+    const { mountpoint, fuseFd, cacheMode, aio, threads, readOnly, allowOther, enospcTimeoutMs, trace, logFile } =
+      options;
     const transport = await loadTransport(options.transport);
     const counters = Counters.create(threads);
     const mount = (): Promise<Connection> =>
@@ -100,6 +101,7 @@ export class MountDaemon {
         fuseFd,
         cacheMode,
         describe,
+        aio,
         threads,
         counters,
         enospcTimeoutMs,
@@ -161,7 +163,7 @@ export class MountDaemon {
     if (this.#fs.sessions.kept.session !== 0) {
       const keeper = new Keeper({
         fs: connection.fs,
-        thread: MAIN_THREAD + 1 + options.threads,
+        thread: keeperThread(options.threads),
         journal,
         // Of a disk that nobody has open to write the kernel has written back all at the last close.
         settle: async () => {
@@ -277,6 +279,7 @@ export class MountDaemon {
       transport,
       protocol: this.#connection.protocol,
       cache: cacheMode,
+      aio: this.#connection.aio,
       threads,
       readOnly,
       store: {

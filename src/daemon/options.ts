@@ -6,7 +6,7 @@
 import type { CacheMode } from '../fs/options.ts';
 import { CowfsError } from '../lib/error.ts';
 import type { LogLevel } from '../lib/log-level.ts';
-import type { TransportName } from '../transport/transport.ts';
+import type { AioMode, TransportName } from '../transport/transport.ts';
 
 export interface MountOptions {
   readonly base: string;
@@ -24,6 +24,7 @@ export interface MountOptions {
   readonly sizeBytes?: number;
   readonly transport: TransportName;
   readonly cacheMode: CacheMode;
+  readonly aio: AioMode | 'auto';
   /** Worker threads. */
   readonly threads: number;
   readonly readOnly: boolean;
@@ -54,6 +55,7 @@ const FIELDS: Record<keyof MountOptions, 'string' | 'number' | 'boolean' | 'stri
   sizeBytes: 'number?',
   transport: 'string',
   cacheMode: 'string',
+  aio: 'string',
   threads: 'number',
   readOnly: 'boolean',
   allowOther: 'boolean',

@@ -9,7 +9,7 @@ import type { CowFs } from '../fs/cow-fs.ts';
 import { INODE, Inodes } from '../fs/inodes.ts';
 import { ROOT_NODE } from '../fs/node.ts';
 import type { KernelCaching } from '../fs/options.ts';
-import { type FsSpec, MAIN_THREAD, openFs } from '../fs/spec.ts';
+import { type FsSpec, MAIN_THREAD, openFs, threadsOf } from '../fs/spec.ts';
 import { errnoName, OK } from '../lib/errno.ts';
 import { CowfsError } from '../lib/error.ts';
 import { formatBytes } from '../lib/units.ts';
@@ -48,8 +48,7 @@ export async function prepare(options: MountOptions): Promise<Prepared> {
     if (kept === undefined) closeSync(openTempStore(options.storeDirectory));
     else checkDirectory(options.storeDirectory);
     const storeDirectoryFd = StoreDirectory.open(options.storeDirectory);
-    // The main thread, workers, the keeper.
-    const overlay = Sessions.create(2 + options.threads);
+    const overlay = Sessions.create(threadsOf(options.threads));
     const inodes = Inodes.create();
     const { cacheMode, readOnly, allowOther, maxStoreBytes, maxSessionStoreBytes } = options;
     const describe = (caching: KernelCaching): FsSpec => ({

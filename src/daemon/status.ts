@@ -44,6 +44,7 @@ export interface MountStatus {
   readonly transport: string;
   readonly protocol: string;
   readonly cache: string;
+  readonly aio: string;
   readonly threads: number;
   readonly readOnly: boolean;
   readonly store: {

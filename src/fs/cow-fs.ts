@@ -13,6 +13,7 @@ import { DiskFiles } from './disk-file.ts';
 import { fallocateOn } from './fallocate.ts';
 import { HandleKinds, isWritable, startsEmpty } from './handle-kinds.ts';
 import { INODE, type Inodes, KIND } from './inodes.ts';
+import { Lane } from './lane.ts';
 import { listDirectory } from './listing.ts';
 import { Namespace } from './namespace.ts';
 import { NAME_MAX_BYTES, NO_NODE, type NodeId, ROOT_NODE } from './node.ts';
@@ -43,6 +44,11 @@ export class CowFs implements FsOps {
     this.#control = new ControlFiles(inodes, options);
     this.#handles = new HandleKinds(options);
     this.#options = options;
+  }
+
+  /** @param row of the gates, its own */
+  lane(row: number): Lane {
+    return new Lane(this.#files, this.sessions.gateOf(row));
   }
 
   lookup(parent: NodeId, name: string): Errno {

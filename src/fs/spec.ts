@@ -21,8 +21,24 @@ export interface FsSpec {
   readonly options: CowFsOptions;
 }
 
-/** The main thread's number; workers follow. */
+/** The main thread's number; workers follow, then the keeper, then the lanes of a thread that has several. */
 export const MAIN_THREAD = 0;
+
+/** Most transfers that one thread has under way at a time: as many as a word has bits. */
+export const LANES = 32;
+
+export function keeperThread(workers: number): number {
+  return MAIN_THREAD + 1 + workers;
+}
+
+export function firstLane(workers: number): number {
+  return keeperThread(workers) + 1;
+}
+
+/** Numbers that are given out in all. */
+export function threadsOf(workers: number): number {
+  return firstLane(workers) + LANES;
+}
 
 /** @param thread number of the thread that it is for, each its own */
 export function openFs(spec: FsSpec, thread: number): CowFs {

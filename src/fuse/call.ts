@@ -66,6 +66,8 @@ export interface Operation {
   /** Least bytes of argument after the header. */
   readonly inBytes: number;
   readonly handle: Handler;
+  /** Whether it never waits, for nothing but a gate: a look at names and attributes. */
+  readonly isQuick: boolean;
   /** Whether the kernel waits for no answer, whatever comes of it. */
   readonly isOneWay: boolean;
 }

@@ -101,10 +101,25 @@ const ROWS: readonly (readonly [opcode: number, name: string, inBytes: number, h
 /** Whoever asks these does not wait (fuse.h; fs/fuse/dev.c would take an answer for an error). */
 const ONE_WAY: readonly number[] = [OPCODE.FORGET, OPCODE.BATCH_FORGET, OPCODE.INTERRUPT, OPCODE.NOTIFY_REPLY];
 
+/** What looks at names and attributes only, and what is refused at once. */
+const QUICK: readonly number[] = [
+  OPCODE.LOOKUP,
+  OPCODE.GETATTR,
+  OPCODE.OPEN,
+  OPCODE.OPENDIR,
+  OPCODE.READDIR,
+  OPCODE.RELEASEDIR,
+  OPCODE.INTERRUPT,
+  OPCODE.FLUSH,
+  OPCODE.GETXATTR,
+  OPCODE.LISTXATTR,
+  OPCODE.ACCESS,
+];
+
 /** Indexed by opcode. */
 export const OPERATIONS: readonly (Operation | undefined)[] = ROWS.reduce<(Operation | undefined)[]>(
   (table, [opcode, name, inBytes, handle]) => {
-    table[opcode] = { name, inBytes, handle, isOneWay: ONE_WAY.includes(opcode) };
+    table[opcode] = { name, inBytes, handle, isQuick: QUICK.includes(opcode), isOneWay: ONE_WAY.includes(opcode) };
     return table;
   },
   new Array<Operation | undefined>(64).fill(undefined),

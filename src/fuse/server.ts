@@ -5,6 +5,7 @@
  */
 
 import type { Counters } from '../fs/counters.ts';
+import { GateClosed } from '../fs/lane.ts';
 import type { NodeId } from '../fs/node.ts';
 import type { FsOps } from '../fs/ops.ts';
 import { EIO, ENOSYS, errnoOf, OK } from '../lib/errno.ts';
@@ -25,7 +26,17 @@ export interface ServerOptions {
   /** Gets what no handler expected. */
   readonly report: (message: string, error: unknown) => void;
   readonly trace: Trace | undefined;
+  /** Memory to work in, if not its own; they may overlap, but for what is in front of the reply. */
+  readonly buffers?: Buffers;
 }
+
+export interface Buffers {
+  readonly requestBytes: Uint8Array;
+  readonly replyBytes: Uint8Array;
+}
+
+/** What `serve` returns on a thread that must not wait, for a request that has to. Nothing has happened. */
+export const ELSEWHERE = -1;
 
 export class FuseServer {
   /** Where requests are read to, and replies are written from. */
@@ -37,14 +48,19 @@ export class FuseServer {
   readonly #options: ServerOptions;
 
   constructor(options: ServerOptions) {
-    const headers = FUSE_IN_HEADER.BYTES + FUSE_WRITE_IN.BYTES;
-    this.requestBytes = new Uint8Array(Math.max(FUSE_MIN_READ_BUFFER, options.maxTransferBytes + headers));
-    this.replyBytes = new Uint8Array(FUSE_OUT_HEADER.BYTES + options.maxTransferBytes);
+    const { requestBytes, replyBytes } = options.buffers ?? newBuffers(options.maxTransferBytes);
+    this.requestBytes = requestBytes;
+    this.replyBytes = replyBytes;
     this.#request = new RequestReader(this.requestBytes);
     this.#reply = new ReplyWriter(this.replyBytes);
     this.#options = options;
     const { ops, hold, defer } = options;
     this.#call = { ops, request: this.#request, reply: this.#reply, hold, defer, payloadBytes: 0, movedBytes: 0 };
+  }
+
+  /** Whether the request in the first bytes of `requestBytes` is one that a thread may serve that must not wait. */
+  isQuick(length: number): boolean {
+    return this.#request.start(length) && OPERATIONS[this.#request.opcode]?.isQuick === true;
   }
 
   /**
@@ -73,6 +89,7 @@ export class FuseServer {
       try {
         errno = operation.handle(call, request.nodeid as NodeId);
       } catch (error) {
+        if (error instanceof GateClosed) return ELSEWHERE;
         this.#options.report(`${operation.name} failed`, error);
         errno = errnoOf(error);
       }
@@ -87,4 +104,12 @@ export class FuseServer {
     trace?.answered(request, errno, call.payloadBytes, elapsedMs);
     return errno === NO_REPLY ? 0 : this.#reply.finish(request.uniqueLow, request.uniqueHigh, errno, call.payloadBytes);
   }
+}
+
+function newBuffers(maxTransferBytes: number): Buffers {
+  const headers = FUSE_IN_HEADER.BYTES + FUSE_WRITE_IN.BYTES;
+  return {
+    requestBytes: new Uint8Array(Math.max(FUSE_MIN_READ_BUFFER, maxTransferBytes + headers)),
+    replyBytes: new Uint8Array(FUSE_OUT_HEADER.BYTES + maxTransferBytes),
+  };
 }

@@ -13,6 +13,11 @@ export function lock(words: Int32Array, index: number): void {
   while (Atomics.exchange(words, index, CONTENDED) !== FREE) Atomics.wait(words, index, CONTENDED);
 }
 
+/** As `lock`, without waiting: false when somebody has it. */
+export function tryLock(words: Int32Array, index: number): boolean {
+  return Atomics.compareExchange(words, index, FREE, HELD) === FREE;
+}
+
 export function unlock(words: Int32Array, index: number): void {
   if (Atomics.exchange(words, index, FREE) === CONTENDED) Atomics.notify(words, index, 1);
 }

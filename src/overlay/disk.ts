@@ -28,16 +28,16 @@ export class Disk {
   /** Offset that the last `seekData` or `seekHole` found. */
   found = 0;
   readonly layer: Layer;
+  readonly locks: RangeLock;
 
   readonly #store: Store;
-  readonly #locks: RangeLock;
   readonly #allocation: Allocation;
 
   constructor(layer: Layer, locks: RangeLock, account: StoreAccount) {
     this.layer = layer;
     this.account = account;
     this.#store = layer.store;
-    this.#locks = locks;
+    this.locks = locks;
     this.#allocation = new Allocation(layer, account);
   }
 
@@ -78,11 +78,11 @@ export class Disk {
       errno = this.#store.write(offset, length, from, at);
       this.transferred = this.#store.writtenBytes;
     } else {
-      this.#locks.lock(first, last);
+      this.locks.lock(first, last);
       try {
         errno = this.#writeLocked(offset, length, from, at);
       } finally {
-        this.#locks.unlock(first, last);
+        this.locks.unlock(first, last);
       }
     }
     if (this.transferred > 0) this.layer.extent.growTo(offset + this.transferred);
@@ -102,11 +102,11 @@ export class Disk {
     if (end <= offset) return OK;
     const first = Math.floor(offset / BLOCK_BYTES);
     const last = Math.floor((end - 1) / BLOCK_BYTES);
-    this.#locks.lock(first, last);
+    this.locks.lock(first, last);
     try {
       return this.#discardLocked(offset, end);
     } finally {
-      this.#locks.unlock(first, last);
+      this.locks.unlock(first, last);
     }
   }
 
@@ -120,12 +120,12 @@ export class Disk {
     if (end > this.layer.maxBytes) return EFBIG;
     const first = Math.floor(offset / BLOCK_BYTES);
     const last = Math.floor((end - 1) / BLOCK_BYTES);
-    this.#locks.lock(first, last);
+    this.locks.lock(first, last);
     let errno: Errno;
     try {
       errno = this.#allocation.allocate(first, last - first + 1);
     } finally {
-      this.#locks.unlock(first, last);
+      this.locks.unlock(first, last);
     }
     if (errno === OK && !keepSize) this.layer.extent.growTo(end);
     return errno;
@@ -141,7 +141,7 @@ export class Disk {
     // At an equal size, too: space set aside past the end goes, as on any file.
     const firstGone = Math.ceil(size / BLOCK_BYTES);
     const last = MAX_DISK_BYTES / BLOCK_BYTES - 1;
-    this.#locks.lock(0, last);
+    this.locks.lock(0, last);
     try {
       if (this.layer.isKept) return this.#truncateKept(size, firstGone, last);
       // First, as it may fail: then nothing has changed.
@@ -149,7 +149,7 @@ export class Disk {
       if (errno === OK) this.#forgetFrom(size, firstGone, last);
       return errno;
     } finally {
-      this.#locks.unlock(0, last);
+      this.locks.unlock(0, last);
     }
   }
 

@@ -10,7 +10,14 @@ import { SESSION } from './shared.ts';
 const STRIDE = 16;
 const POLL_MS = 1;
 
+/** Somebody has closed the gate in front of a thread that must not wait. */
+export class GateClosed extends Error {
+  override readonly name = 'GateClosed';
+}
+
 export class Gate {
+  /** Whether `enter` waits, or throws `GateClosed`. */
+  waits = true;
   readonly #arena: Arena;
   readonly #presence: Int32Array;
   readonly #mine: number;
@@ -26,7 +33,11 @@ export class Gate {
     this.#mine = thread * STRIDE;
   }
 
-  /** Waits while the gate is closed; not recursive. */
+  /**
+   * Waits while the gate is closed; not recursive.
+   *
+   * @throws GateClosed instead of waiting, in a thread that must not
+   */
   enter(session: number): void {
     const arena = this.#arena;
     arena.reach(session, SESSION.WORDS);
@@ -34,8 +45,19 @@ export class Gate {
       Atomics.store(this.#presence, this.#mine, session);
       if (Atomics.load(arena.words, session + SESSION.GATE) === 0) return;
       Atomics.store(this.#presence, this.#mine, 0);
+      if (!this.waits) throw new GateClosed('the session is closed');
       Atomics.wait(arena.words, session + SESSION.GATE, 1);
     }
+  }
+
+  /** As `enter`, without waiting: false, and nothing entered, when the gate is closed. */
+  tryEnter(session: number): boolean {
+    const arena = this.#arena;
+    arena.reach(session, SESSION.WORDS);
+    Atomics.store(this.#presence, this.#mine, session);
+    if (Atomics.load(arena.words, session + SESSION.GATE) === 0) return true;
+    Atomics.store(this.#presence, this.#mine, 0);
+    return false;
   }
 
   leave(): void {

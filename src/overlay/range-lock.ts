@@ -7,7 +7,7 @@
  * session has 1 KiB of them.
  * All callers take stripes in ascending order, so nobody waits in a circle.
  */
-import { lock, unlock } from '../lib/mutex.ts';
+import { lock, tryLock, unlock } from '../lib/mutex.ts';
 import type { BlockIndex } from './block.ts';
 
 const REGION_BLOCKS = 16;
@@ -28,6 +28,18 @@ export class RangeLock {
 
   unlock(first: BlockIndex, last: BlockIndex): void {
     this.#each(first, last, unlock);
+  }
+
+  /** As `lock`, without waiting: false, and nothing locked, when somebody has a part of it. */
+  tryLock(first: BlockIndex, last: BlockIndex): boolean {
+    const firstRegion = Math.floor(first / REGION_BLOCKS);
+    const lastRegion = Math.floor(last / REGION_BLOCKS);
+    for (let region = firstRegion; region <= lastRegion; region++) {
+      if (tryLock(this.#stripes, region % STRIPES)) continue;
+      for (let taken = firstRegion; taken < region; taken++) unlock(this.#stripes, taken % STRIPES);
+      return false;
+    }
+    return true;
   }
 
   #each(first: BlockIndex, last: BlockIndex, act: (words: Int32Array, index: number) => void): void {

@@ -45,6 +45,7 @@ export class Sessions {
   readonly directory: StoreDirectory;
   readonly kept: KeptSession;
   readonly #arena: Arena;
+  readonly #presence: SharedArrayBuffer;
   readonly #mount: Int32Array;
   readonly #base: Base;
   readonly #baseBytes: Float64Array;
@@ -72,8 +73,14 @@ export class Sessions {
     this.#file = file;
     this.directory = directory;
     this.gate = new Gate(this.#arena, memory.presence, thread);
+    this.#presence = memory.presence;
     this.layers = new Layers(this.#arena, this.#mount, base, directory, file);
     this.kept = new KeptSession(this, this.#mount, file);
+  }
+
+  /** The gates with another row than this thread's, for what it has under way besides. */
+  gateOf(row: number): Gate {
+    return new Gate(this.#arena, this.#presence, row);
   }
 
   /** Changes whenever a `Disk` that was opened before has to be opened again. */

@@ -58,8 +58,13 @@ export class Store {
     if (opened !== OK) return opened;
     const errno = writeAll(this.fd, this.origin + offset, length, from, at);
     this.writtenBytes = bytesMoved();
-    this.#kept?.noteWrite();
+    this.noteWrite();
     return errno;
+  }
+
+  /** Somebody else has written to the file. */
+  noteWrite(): void {
+    this.#kept?.noteWrite();
   }
 
   /** Gives whole blocks back to the host. Where its file system cannot, they stay until the store goes: no error. */

@@ -1,9 +1,10 @@
 /**
- * The system calls that Node lacks, from libc through koffi: the only FFI of the project. Every wrapper returns an
+ * The system calls that Node lacks, from libc through koffi: with io-uring.ts the only FFI of the project. Every wrapper returns an
  * errno (0 for success) or a value beside it, never throws for an expected refusal, and passes numbers below 2^53.
  * Runs on workers and on the main thread (errno is per thread). Reads and writes stay with `node:fs`: measured, the
  * difference is under 10 %.
  */
+import { constants } from 'node:fs';
 import koffi from 'koffi';
 import { EINTR, ENOSYS, type Errno, OK } from '../lib/errno.ts';
 import { reasonOf } from '../lib/error.ts';
@@ -59,6 +60,10 @@ const RENAME_NOREPLACE = 1;
 /** fcntl(2): descriptor flags (asm-generic/fcntl.h). */
 const F_SETFD = 2;
 const FD_CLOEXEC = 1;
+/** File status flags. */
+const F_GETFL = 3;
+const F_SETFL = 4;
+const { O_NONBLOCK } = constants;
 
 /** mount(2) and umount2(2) flags (sys/mount.h). */
 export const MS_RDONLY = 1;
@@ -182,6 +187,12 @@ export function lockHeldByOther(fd: number, start: number, length: number): numb
   const probe = flock(F_WRLCK, start, length);
   if (cFcntl(fd, F_OFD_GETLK, probe) !== 0) return -koffi.errno();
   return probe.readInt16LE(0) === F_UNLCK ? 0 : 1;
+}
+
+/** Has reads say EAGAIN where they would wait (F_SETFL). Of all descriptors of this open file. */
+export function nonBlocking(fd: number): Errno {
+  const flags = cFcntlNumber(fd, F_GETFL, 0) as number;
+  return flags >= 0 && cFcntlNumber(fd, F_SETFL, flags | O_NONBLOCK) === 0 ? OK : koffi.errno();
 }
 
 /** Keeps a descriptor from the programs that this process starts (F_SETFD). */

@@ -15,6 +15,13 @@ export const CACHE_MODES: Readonly<Record<TransportName, readonly [CacheMode, ..
   'fuse-native': ['writethrough', 'none'],
 };
 
+/**
+ * How requests are taken and data is moved, by the names that QEMU has for it: `io_uring` by one thread that waits for
+ * nothing, with others for what has to wait; `threads` by all alike.
+ */
+export const AIO_MODES = ['io_uring', 'threads'] as const;
+export type AioMode = (typeof AIO_MODES)[number];
+
 /** Type of the mounted file system, as mount(8) and /proc/self/mountinfo show it: `fuse.SUBTYPE`. */
 export const MOUNT_TYPE = 'fuse.cowfs';
 export const MOUNT_SUBTYPE = 'cowfs';
@@ -44,6 +51,8 @@ export interface TransportTask {
   readonly cacheMode: CacheMode;
   /** Everything of the file system but what only the kernel decides. */
   readonly describe: (caching: KernelCaching) => FsSpec;
+  /** `auto`: `io_uring` where the machine has it. */
+  readonly aio: AioMode | 'auto';
   /** Threads that serve, and as many rows of counters. */
   readonly threads: number;
   readonly counters: SharedArrayBuffer;
@@ -67,6 +76,7 @@ export interface Transport {
 export interface Connection {
   /** Version of the FUSE protocol in use. */
   readonly protocol: string;
+  readonly aio: AioMode;
   readonly fs: FsSpec;
   /** Serves until the kernel ends it; called once, and soon. */
   serve(side: DaemonSide): Serving;

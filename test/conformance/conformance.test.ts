@@ -49,6 +49,8 @@ const SUBJECTS: readonly Subject[] = [
       isKept: false,
     })),
   ),
+  // What serves where there is no io_uring.
+  { name: '--aio threads', options: ['--aio', 'threads'], lacks: [], isKept: false },
   { name: '--overlay', options: [], lacks: [], isKept: true },
 ];
 

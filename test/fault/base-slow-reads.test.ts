@@ -8,8 +8,8 @@ import { constants, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { COWFS, cowfs, exitOf, mountsBelow, poll, start, statusOf } from '../harness.ts';
-import { needsRoot } from '../integration/machine-support.ts';
-import { expectNothingLeft } from '../integration/nothing-left-support.ts';
+import { needsRoot, skipUnless } from '../integration/machine-support.ts';
+import { expectNothingLeft, isAlive } from '../integration/nothing-left-support.ts';
 import { BLOCK, expectContent, expectSame, patched } from './access.ts';
 import { faultyBase, mountOver } from './faulty-base.ts';
 import { MODE_NAME, MODES, needsMode } from './modes.ts';
@@ -164,7 +164,7 @@ test('`unmount --force` says so when the daemon cannot end before the base answe
 }, async (context) => {
   needsRoot(context);
   const base = await faultyBase(SIZE);
-  const { disk, mountpoint } = mountOver(base, []);
+  const { disk, mountpoint } = mountOver(base, ['--aio', 'threads']);
   const { pid } = statusOf(mountpoint);
   base.setPlan({ gate });
   const slow = startReading(disk, GATED, '/dev/null');
@@ -176,6 +176,26 @@ test('`unmount --force` says so when the daemon cannot end before the base answe
   );
   expect(mountsBelow(mountpoint)).toEqual([]);
 
+  base.setPlan({});
+  await expectNothingLeft(mountpoint);
+  expect(await exitOf(slow)).toBe(1);
+});
+
+test('a ring lets go of a base that does not answer: `unmount --force` ends the daemon', {
+  timeout: 120_000,
+}, async (context) => {
+  needsRoot(context);
+  const base = await faultyBase(SIZE);
+  const { disk, mountpoint } = mountOver(base, []);
+  const { pid, aio } = statusOf(mountpoint);
+  skipUnless(context, aio === 'io_uring', 'io_uring is refused here');
+  base.setPlan({ gate });
+  const slow = startReading(disk, GATED, '/dev/null');
+  await base.untilGated(1);
+  expect(cowfs(['unmount', '--force', mountpoint])).toMatchObject({ status: 0, stderr: '' });
+  expect(mountsBelow(mountpoint)).toEqual([]);
+  // Dead, whether or not its parent has asked how it ended.
+  expect(isAlive(pid)).toBe(false);
   base.setPlan({});
   await expectNothingLeft(mountpoint);
   expect(await exitOf(slow)).toBe(1);

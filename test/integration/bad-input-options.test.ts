@@ -19,6 +19,7 @@ const ABSURD: readonly (readonly [option: string, value: string, says: string | 
   ['--size', '10X', '20G'],
   ['--size', 'NaN', '20G'],
   ['--size', '0x100000', '20G'],
+  ['--aio', 'native', /auto, io_uring, threads/],
   ['--threads', '0', /from \d+ to 64/],
   ['--threads', '65', /from \d+ to 64/],
   ['--threads', 'abc', /from \d+ to 64/],

@@ -67,6 +67,7 @@ test.each([
     ['--cache', 'writeback'],
     ['--cache writeback', 'writethrough'],
   ],
+  [['--aio', 'threads'], ['--aio']],
   [['--threads', '1'], ['--threads']],
   [['--threads', '4'], ['--threads']],
   [['--enospc-timeout', '10s'], ['--enospc-timeout']],

@@ -32,6 +32,7 @@ const STABLE: Record<string, unknown> = {
   baseChanged: null,
   transport: 'kernel',
   cache: 'writeback',
+  aio: expect.stringMatching(/^(io_uring|threads)$/),
   threads: expect.any(Number),
   readOnly: false,
   upSince: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/),

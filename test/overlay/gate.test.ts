@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { GateClosed } from '../../src/overlay/gate.ts';
 import { scratch } from '../harness.ts';
 import { type DiskFixture, useDisk } from './disk-fixture.ts';
 import { nonZeroBytes } from './random.ts';
@@ -54,6 +55,27 @@ describe('one thread', () => {
     expect(sessions.gate.close(session, 0)).toBe(true);
     sessions.gate.open(session);
   });
+});
+
+test('a row of its own is waited for like a thread, and a closed gate is no reason to wait', () => {
+  const { sessions, session, task } = newDisk();
+  const row = sessions.gateOf(9);
+  const other = openSessions(task());
+  expect(row.tryEnter(session)).toBe(true);
+  expect(sessions.gate.close(session, 5)).toBe(false);
+  row.leave();
+  expect(sessions.gate.close(session, 5)).toBe(true);
+  expect(row.tryEnter(session)).toBe(false);
+  other.gate.waits = false;
+  expect(() => other.gate.enter(session)).toThrow(GateClosed);
+  // Whoever did not get in is not waited for.
+  sessions.gate.open(session);
+  expect(sessions.gate.close(session, 0)).toBe(true);
+  sessions.gate.open(session);
+  other.gate.enter(session);
+  other.gate.leave();
+  expect(row.tryEnter(session)).toBe(true);
+  row.leave();
 });
 
 test('a thread closes and enters what another has made since it last looked, however far the memory has grown', () => {

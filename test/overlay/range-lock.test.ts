@@ -40,6 +40,24 @@ describe('which stripes a range takes', () => {
   });
 });
 
+test.each([
+  ['all of it is free', [100, 101], true],
+  ['its first region is taken', [16, 16], false],
+  ['its last region is taken', [48, 48], false],
+  ['the end of the table lies in it', [STRIPES * 16 - 1, STRIPES * 16], true],
+] as const)('tryLock where %s', (_, [first, last], expected) => {
+  const stripes = newStripes();
+  const locks = new RangeLock(new Int32Array(stripes));
+  locks.lock(first, last);
+  const before = held(stripes);
+  expect(locks.tryLock(16, 63)).toBe(expected);
+  if (expected) locks.unlock(16, 63);
+  expect(held(stripes)).toEqual(before);
+  locks.unlock(first, last);
+  expect(locks.tryLock(255 * 16, 256 * 16 + 15)).toBe(true);
+  expect(held(stripes)).toEqual([0, 255]);
+});
+
 test('threads exclude each other where their ranges meet, and never wait in a circle', async () => {
   const stripes = newStripes();
   const counters = new SharedArrayBuffer(STRIPES * 4);

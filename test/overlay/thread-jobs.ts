@@ -14,6 +14,7 @@ import { BlockMap } from '../../src/overlay/map.ts';
 import { RangeLock, STRIPES } from '../../src/overlay/range-lock.ts';
 import { type OverlayMemory, Sessions } from '../../src/overlay/sessions.ts';
 import { StoreDirectory } from '../../src/overlay/store-directory.ts';
+import { HandOver, SLOTS } from '../../src/transport/kernel/hand-over.ts';
 import { nonZeroBytes, Random } from './random.ts';
 
 /** An overlay as it goes to a thread. */
@@ -68,6 +69,8 @@ export type Job =
   | { readonly kind: 'close'; readonly disk: DiskTask; readonly flags: SharedArrayBuffer; readonly times: number }
   | { readonly kind: 'stay'; readonly disk: DiskTask; readonly flags: SharedArrayBuffer }
   | { readonly kind: 'close-in-vain'; readonly disk: DiskTask; readonly flags: SharedArrayBuffer }
+  | { readonly kind: 'give'; readonly handOver: SharedArrayBuffer; readonly count: number }
+  | { readonly kind: 'take'; readonly handOver: SharedArrayBuffer }
   | { readonly kind: 'read-unaligned'; readonly disk: DiskTask; readonly stop: SharedArrayBuffer };
 
 export type JobMessage = { readonly code: 'READY' } | { readonly code: 'DONE'; readonly result: unknown };
@@ -179,6 +182,35 @@ function openDisk(task: DiskTask): Disk {
   return openSessions(task).open(task.session);
 }
 
+/** Gives requests of the lengths 0, 1, 2, ..., each in a slot that is free, then ends; how many. */
+function give(handOver: HandOver, count: number): number {
+  const free = Array.from({ length: SLOTS }, (_, slot) => slot);
+  const takeBack = (): void => {
+    const bits = handOver.takeBack();
+    for (let slot = 0; slot < SLOTS; slot++) if ((bits & (1 << slot)) !== 0) free.push(slot);
+  };
+  let given = 0;
+  while (given < count || free.length < SLOTS) {
+    takeBack();
+    const slot = given < count ? free.pop() : undefined;
+    if (slot !== undefined) handOver.give(slot, given++);
+    else if (free.length < SLOTS) handOver.waitForSlot();
+  }
+  handOver.end();
+  return given;
+}
+
+/** Takes until the end; the lengths of what it got. */
+function take(handOver: HandOver): number[] {
+  const lengths: number[] = [];
+  for (;;) {
+    const slot = handOver.take();
+    if (slot < 0) return lengths;
+    lengths.push(handOver.length);
+    handOver.release(slot);
+  }
+}
+
 function run(job: Job): unknown {
   switch (job.kind) {
     case 'count': {
@@ -195,6 +227,10 @@ function run(job: Job): unknown {
       for (const [first, count, state] of mapSteps(job.steps)) map.set(first, count, state);
       return undefined;
     }
+    case 'give':
+      return give(new HandOver(job.handOver), job.count);
+    case 'take':
+      return take(new HandOver(job.handOver));
     case 'ranges': {
       const locks = new RangeLock(new Int32Array(job.stripes));
       const counters = new Int32Array(job.counters);

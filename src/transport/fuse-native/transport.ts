@@ -49,6 +49,7 @@ export const fuseNativeTransport: Transport = {
     const unmounted = untilHangup(fuseFd);
     return {
       protocol: PROTOCOL,
+      aio: 'threads',
       fs,
       serve: () => ({ ready: Promise.resolve(), unmounted, heldBytes: 0, close: () => {} }),
     };

@@ -7,6 +7,14 @@ import type { DeferredRequest, HeldWrite } from '../../fuse/call.ts';
 import type { Session } from '../../fuse/init.ts';
 import type { TraceTarget } from '../transport.ts';
 
+/** What the worker with the ring, which is the first, shares with those that help it. */
+export interface RingTask {
+  readonly slots: SharedArrayBuffer;
+  readonly handOver: SharedArrayBuffer;
+  /** Number of its first lane (`fs/spec.ts`). */
+  readonly firstLane: number;
+}
+
 /** The first message to a worker, and the only one. */
 export interface WorkerTask {
   readonly fuseFd: number;
@@ -14,6 +22,8 @@ export interface WorkerTask {
   readonly session: Session;
   readonly fs: FsSpec;
   readonly counters: SharedArrayBuffer;
+  /** Absent where every worker reads /dev/fuse for itself. */
+  readonly ring: RingTask | undefined;
   /** Absent when not tracing. */
   readonly trace: TraceTarget | undefined;
 }

@@ -3,20 +3,27 @@
  * mounts, shakes hands, and puts together the workers and those who answer what no worker may wait for.
  */
 import { closeSync } from 'node:fs';
-import { type FsSpec, MAIN_THREAD, openFs } from '../../fs/spec.ts';
+import { type FsSpec, firstLane, MAIN_THREAD, openFs } from '../../fs/spec.ts';
 import type { Session } from '../../fuse/init.ts';
+import { slotBytes } from '../../fuse/transfer-server.ts';
+import { errnoName, OK } from '../../lib/errno.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
+import { Ring } from '../../sys/io-uring.ts';
+import { nonBlocking } from '../../sys/libc.ts';
 import { GeneratedFiles } from '../generated-files.ts';
-import type { Connection, DaemonSide, Serving, Transport, TransportTask } from '../transport.ts';
+import type { AioMode, Connection, DaemonSide, Serving, Transport, TransportTask } from '../transport.ts';
 import { unmountFuse } from '../unmount.ts';
 import { GeneratedDesk } from './generated-desk.ts';
+import { HandOver, RING_ENTRIES, SLOTS } from './hand-over.ts';
 import { HoldQueue } from './hold.ts';
+import type { RingTask } from './messages.ts';
 import { mountFuse } from './mount.ts';
 import { openSession, WorkerPool } from './pool.ts';
 import { SizeDesk } from './size-desk.ts';
 
 export const kernelTransport: Transport = {
   async mount(task) {
+    const aio = chooseAio(task);
     const fuseFd = task.fuseFd ?? (await mountFuse(task.request));
     const session = shakeHands(fuseFd, task);
     const fs = task.describe({
@@ -24,7 +31,7 @@ export const kernelTransport: Transport = {
       sizeMayLag: session.writebackCache,
       sizelessFiles: true,
     });
-    return new KernelConnection(fuseFd, session, fs, task);
+    return new KernelConnection(fuseFd, session, fs, aio, task);
   },
 };
 
@@ -43,12 +50,14 @@ function shakeHands(fuseFd: number, { cacheMode, fuseFd: handedOver, request }: 
 
 class KernelConnection implements Connection {
   readonly protocol: string;
+  readonly aio: AioMode;
   readonly fs: FsSpec;
   readonly #fuseFd: number;
   readonly #session: Session;
   readonly #task: TransportTask;
 
-  constructor(fuseFd: number, session: Session, fs: FsSpec, task: TransportTask) {
+  constructor(fuseFd: number, session: Session, fs: FsSpec, aio: AioMode, task: TransportTask) {
+    this.aio = aio;
     this.protocol = session.protocol;
     this.fs = fs;
     this.#fuseFd = fuseFd;
@@ -66,7 +75,8 @@ class KernelConnection implements Connection {
       fuseFd,
       new GeneratedFiles(statusText, (cause) => error(`the status file: ${reasonOf(cause)}`)),
     );
-    const pool = new WorkerPool({ fuseFd, session: this.#session, fs: this.fs, counters, trace }, threads, {
+    const ring = this.aio === 'io_uring' ? this.#ringTask() : undefined;
+    const pool = new WorkerPool({ fuseFd, session: this.#session, fs: this.fs, counters, trace, ring }, threads, {
       held: (write) => hold.add(write),
       deferred: (request) =>
         request.kind === 'seek' || request.kind === 'read' ? desk.answer(request) : generated.answer(request),
@@ -81,4 +91,32 @@ class KernelConnection implements Connection {
       close: () => hold.close(),
     };
   }
+
+  #ringTask(): RingTask {
+    // A ring takes only descriptors that never make it wait.
+    const errno = nonBlocking(this.#fuseFd);
+    if (errno !== OK) throw new CowfsError('failed', `/dev/fuse cannot be made non-blocking: ${errnoName(errno)}`);
+    return {
+      slots: new SharedArrayBuffer(SLOTS * slotBytes(this.#session.maxTransferBytes)),
+      handOver: HandOver.create(),
+      firstLane: firstLane(this.#task.threads),
+    };
+  }
+}
+
+/**
+ * `auto` has no ring where there is but one thread, as what has to wait needs another.
+ *
+ * @throws CowfsError of kind `missing` where there is none, and one is asked for
+ */
+function chooseAio({ aio, threads }: TransportTask): AioMode {
+  if (aio === 'threads' || (aio === 'auto' && threads === 1)) return 'threads';
+  const errno = Ring.probe(RING_ENTRIES);
+  if (errno === OK) return 'io_uring';
+  if (aio === 'auto') return 'threads';
+  throw new CowfsError(
+    'missing',
+    `--aio io_uring: the machine refuses it (${errnoName(errno)}): it needs Linux 6.1, and leave by sysctl ` +
+      'kernel.io_uring_disabled and by a container’s seccomp profile; or leave --aio out',
+  );
 }
