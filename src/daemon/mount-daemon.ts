@@ -25,6 +25,7 @@ import type { Journal } from './journal.ts';
 import { Keeper } from './keeper.ts';
 import { Merger } from './merger.ts';
 import { Monitor } from './monitor.ts';
+import { mountStatus } from './mount-status.ts';
 import { mountedDevice } from './mountpoint.ts';
 import type { MountOptions } from './options.ts';
 import { prepare } from './prepare.ts';
@@ -266,39 +267,17 @@ export class MountDaemon {
 
   status(): MountStatus {
     this.#monitor.look();
-    const { mountpoint, storeDirectory, transport, cacheMode, threads, readOnly } = this.#options;
-    const { maxStoreBytes, maxSessionStoreBytes } = this.#options;
-    const { rss } = process.memoryUsage();
-    return {
-      mountpoint,
-      pid: process.pid,
-      version: this.#version,
+    return mountStatus(this.#options, {
       base: this.#base.path,
-      baseSize: this.#fs.sessions.baseBytes,
-      baseChanged: this.#monitor.baseChanged ?? null,
-      transport,
-      protocol: this.#connection.protocol,
-      cache: cacheMode,
-      aio: this.#connection.aio,
-      threads,
-      readOnly,
-      store: {
-        directory: storeDirectory,
-        strategy: 'sparse',
-        freeBytes: this.#fs.sessions.freeBytes,
-        maxBytes: maxStoreBytes ?? null,
-        maxSessionBytes: maxSessionStoreBytes ?? null,
-        occupiedBytes: this.#fs.sessions.occupiedBytes,
-        heldBytes: this.#serving.heldBytes,
-      },
+      baseChanged: this.#monitor.baseChanged,
+      connection: this.#connection,
+      sessions: this.#fs.sessions,
+      heldBytes: this.#serving.heldBytes,
       disks: this.#disks.status(),
       io: totals(this.#counters),
-      memory: {
-        rssBytes: rss,
-        mapBytes: this.#fs.sessions.memoryBytes,
-      },
-      upSince: this.#startedAt.toISOString(),
+      version: this.#version,
+      startedAt: this.#startedAt,
       warnings: [...this.warnings, ...this.#journal.warnings],
-    };
+    });
   }
 }

@@ -53,6 +53,11 @@ export class ControlFiles {
     return true;
   }
 
+  /** From the mountpoint, of one that it owns. */
+  nameOf(node: NodeId): string {
+    return node === CONTROL_NODE ? CONTROL_NAME : `${CONTROL_NAME}/${STATUS_NAME}`;
+  }
+
   list(cookie: number, most: number): DirectoryEntry[] {
     const entries = dotEntries(CONTROL_NODE, ROOT_NODE, cookie);
     const status = { name: STATUS_NAME, node: STATUS_NODE, type: DT_REG, cookie: 3 };

@@ -3,11 +3,10 @@
  * instance a thread, all state in shared memory. Names are `namespace.ts`, the open views of disks `disk-file.ts`.
  */
 import { EINVAL, EIO, EISDIR, ENOENT, ENOSYS, ENXIO, EPERM, EROFS, type Errno, OK } from '../lib/errno.ts';
-import { BLOCK_BYTES } from '../overlay/block.ts';
 import type { Sessions } from '../overlay/sessions.ts';
 import { SEEK_DATA, SEEK_HOLE } from '../sys/libc.ts';
 import { SharedAttributes } from './attributes.ts';
-import { CONTROL_NAME, CONTROL_NODE, STATUS_NAME, STATUS_NODE } from './control-directory.ts';
+import { CONTROL_NODE, STATUS_NAME, STATUS_NODE } from './control-directory.ts';
 import { ControlFiles } from './control-files.ts';
 import { DiskFiles } from './disk-file.ts';
 import { fallocateOn } from './fallocate.ts';
@@ -16,10 +15,10 @@ import { INODE, type Inodes, KIND } from './inodes.ts';
 import { Lane } from './lane.ts';
 import { listDirectory } from './listing.ts';
 import { Namespace } from './namespace.ts';
-import { NAME_MAX_BYTES, NO_NODE, type NodeId, ROOT_NODE } from './node.ts';
+import { NO_NODE, type NodeId, ROOT_NODE } from './node.ts';
 import type { AttributeChange, Attributes, DirectoryEntry, FsOps, NewFile, Statistics } from './ops.ts';
 import type { CowFsOptions } from './options.ts';
-import { emptyAttributes, fillDirectory, fillDisk } from './stat.ts';
+import { emptyAttributes, fillDirectory, fillDisk, linksOf, statisticsOf } from './stat.ts';
 
 export class CowFs implements FsOps {
   readonly attributes: Attributes = emptyAttributes();
@@ -62,13 +61,13 @@ export class CowFs implements FsOps {
     if (this.#control.fill(this.attributes, node)) return OK;
     const kind = this.inodes.kind(node);
     if (kind === KIND.DIRECTORY) {
-      fillDirectory(this.attributes, node, new SharedAttributes(this.inodes, node), this.#links(node));
+      fillDirectory(this.attributes, node, new SharedAttributes(this.inodes, node), linksOf(this.inodes, node));
       return OK;
     }
     const session = this.#files.visit(node);
     if (session === undefined) return ENOENT;
     try {
-      this.#fillDisk(node, session);
+      fillDisk(this.attributes, node, this.inodes, this.sessions, session);
       return OK;
     } finally {
       this.#files.leave();
@@ -91,7 +90,7 @@ export class CowFs implements FsOps {
     if (session === undefined) return ENOENT;
     try {
       new SharedAttributes(this.inodes, node).change(change);
-      this.#fillDisk(node, session);
+      fillDisk(this.attributes, node, this.inodes, this.sessions, session);
       return OK;
     } finally {
       this.#files.leave();
@@ -108,14 +107,6 @@ export class CowFs implements FsOps {
     } finally {
       this.#files.leave();
     }
-  }
-
-  #fillDisk(node: NodeId, session: number): void {
-    fillDisk(this.attributes, node, new SharedAttributes(this.inodes, node), {
-      sizeBytes: this.sessions.sizeBytes(session),
-      occupiedBytes: this.sessions.occupiedBytesOf(session),
-      links: this.#links(node),
-    });
   }
 
   create(parent: NodeId, name: string, file: NewFile, flags: number): Errno {
@@ -286,33 +277,14 @@ export class CowFs implements FsOps {
     return node === STATUS_NODE;
   }
 
-  /** Room is what the store's file system has for us and the quota still allows. */
   statistics(): Statistics {
-    const { maxStoreBytes } = this.#options.quotas;
-    const occupied = this.sessions.occupiedBytes;
-    const quotaLeft = maxStoreBytes === undefined ? Number.POSITIVE_INFINITY : Math.max(0, maxStoreBytes - occupied);
-    const freeBlocks = Math.floor(Math.min(this.sessions.freeBytes, quotaLeft) / BLOCK_BYTES);
-    return {
-      blockBytes: BLOCK_BYTES,
-      blocks: freeBlocks + Math.ceil(occupied / BLOCK_BYTES),
-      freeBlocks,
-      files: this.inodes.count,
-      nameMax: NAME_MAX_BYTES,
-    };
+    return statisticsOf(this.inodes, this.sessions, this.#options.quotas.maxStoreBytes);
   }
 
   nameOf(node: NodeId): string {
     if (node === ROOT_NODE) return '/';
-    if (node === CONTROL_NODE) return CONTROL_NAME;
-    if (node === STATUS_NODE) return `${CONTROL_NAME}/${STATUS_NAME}`;
+    if (this.#control.owns(node)) return this.#control.nameOf(node);
     return this.inodes.kind(node) === KIND.FREE ? `node ${node}` : this.namespace.path(node);
-  }
-
-  /** Names that an inode has, as stat(2) counts them. */
-  #links(node: NodeId): number {
-    const { inodes } = this;
-    if (node !== ROOT_NODE && inodes.parent(node) === NO_NODE) return 0;
-    return this.#isDirectory(node) ? 2 + (node === ROOT_NODE ? inodes.directories : 0) : 1;
   }
 
   #isDirectory(node: NodeId): boolean {

@@ -3,37 +3,19 @@
  * lost its name lives until nobody knows it any more: no handle is open, and the kernel has forgotten it. Any thread;
  * everything about names happens under the lock of the table of inodes.
  */
-import {
-  EBUSY,
-  EEXIST,
-  EILSEQ,
-  EINVAL,
-  EISDIR,
-  ENAMETOOLONG,
-  ENOENT,
-  ENOTDIR,
-  ENOTEMPTY,
-  EPERM,
-  type Errno,
-  OK,
-} from '../lib/errno.ts';
+import { EBUSY, EEXIST, EINVAL, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, type Errno, OK } from '../lib/errno.ts';
 import { closeStores } from '../overlay/layers.ts';
 import type { Sessions } from '../overlay/sessions.ts';
 import { SharedAttributes } from './attributes.ts';
 import { CONTROL_NAME } from './control-directory.ts';
 import { INODE, type Inodes, KIND, type Kind } from './inodes.ts';
-import { NAME_MAX_BYTES, NO_NODE, type NodeId, ROOT_NODE, S_ISGID } from './node.ts';
+import { checkSnapshotName, inherit, NameRules } from './name-rules.ts';
+import { NAME_MAX_BYTES, NO_NODE, type NodeId, ROOT_NODE } from './node.ts';
 import type { NewFile } from './ops.ts';
 
 /** rename(2) flags (linux/fs.h). */
 const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
-
-/** What Node decodes bytes to that are no UTF-8. */
-const NO_UTF8 = '\ufffd';
-
-/** How names begin under which libfuse 2 hides what was removed. */
-const FUSE_HIDDEN = '.fuse_hidden';
 
 export class Namespace {
   /** The node that `create` or `makeDirectory` made, or `find` found. */
@@ -41,10 +23,12 @@ export class Namespace {
 
   readonly #inodes: Inodes;
   readonly #sessions: Sessions;
+  readonly #rules: NameRules;
 
   constructor(inodes: Inodes, sessions: Sessions) {
     this.#inodes = inodes;
     this.#sessions = sessions;
+    this.#rules = new NameRules(inodes, sessions);
   }
 
   find(parent: NodeId, name: string): Errno {
@@ -79,8 +63,8 @@ export class Namespace {
   addSnapshot(disk: NodeId, name: string, layer: () => number): Errno {
     const inodes = this.#inodes;
     return inodes.locked(() => {
-      if (name === '' || name.includes(NO_UTF8)) return EINVAL;
-      if (Buffer.byteLength(name) > NAME_MAX_BYTES) return ENAMETOOLONG;
+      const errno = checkSnapshotName(name);
+      if (errno !== OK) return errno;
       if (inodes.child(disk, name) !== NO_NODE) return EEXIST;
       const node = this.#allocate(KIND.SNAPSHOT, { mode: 0, uid: 0, gid: 0 }, layer);
       inodes.link(disk, node, name);
@@ -110,7 +94,7 @@ export class Namespace {
   #make(parent: NodeId, name: string, file: NewFile, kind: Kind, content: () => number): Errno {
     const inodes = this.#inodes;
     return inodes.locked(() => {
-      const errno = this.#checkNewName(parent, name);
+      const errno = this.#rules.checkNewName(parent, name);
       if (errno !== OK) return errno;
       if (inodes.child(parent, name) !== NO_NODE) return EEXIST;
       // It would show the base while that is being written to.
@@ -146,7 +130,7 @@ export class Namespace {
       if (inodes.kind(parent) !== KIND.DIRECTORY) return ENOTDIR;
       node = inodes.child(parent, name);
       if (node === NO_NODE) return parent === ROOT_NODE && name === CONTROL_NAME ? EPERM : ENOENT;
-      const errno = this.#checkRemoval(node, kind);
+      const errno = this.#rules.checkRemoval(node, kind);
       if (errno !== OK) return errno;
       inodes.unlink(node);
       this.#touch(parent);
@@ -167,16 +151,15 @@ export class Namespace {
       if (inodes.kind(parent) !== KIND.DIRECTORY) return ENOTDIR;
       const node = inodes.child(parent, name);
       if (node === NO_NODE) return ENOENT;
-      const errno = this.#checkNewName(newParent, newName);
+      const errno = this.#rules.checkNewName(newParent, newName);
       if (errno !== OK) return errno;
-      // What libfuse 2 makes of a removal while the disk is open (its lib/fuse.c, hide_node).
-      if (newName.startsWith(FUSE_HIDDEN) && this.#isKept(node)) return EPERM;
+      if (this.#rules.hidesWhatIsKept(node, newName)) return EPERM;
       const target = inodes.child(newParent, newName);
       if (target === node) return OK;
       if ((flags & RENAME_EXCHANGE) !== 0) return this.#exchange(node, target);
       if (target !== NO_NODE) {
         if ((flags & RENAME_NOREPLACE) !== 0) return EEXIST;
-        const refused = this.#checkRemoval(target, inodes.kind(node));
+        const refused = this.#rules.checkRemoval(target, inodes.kind(node));
         if (refused !== OK) return refused;
       }
       if (inodes.kind(node) === KIND.DIRECTORY && newParent !== ROOT_NODE) return EPERM;
@@ -268,43 +251,8 @@ export class Namespace {
     return OK;
   }
 
-  #checkNewName(parent: NodeId, name: string): Errno {
-    const inodes = this.#inodes;
-    const kind = inodes.kind(parent);
-    if (kind !== KIND.DIRECTORY) return kind === KIND.FREE ? ENOENT : ENOTDIR;
-    // A directory that was removed takes no more names.
-    if (parent !== ROOT_NODE && inodes.parent(parent) === NO_NODE) return ENOENT;
-    if (Buffer.byteLength(name) > NAME_MAX_BYTES) return ENAMETOOLONG;
-    if (name.includes(NO_UTF8)) return EILSEQ;
-    if (parent === ROOT_NODE && name === CONTROL_NAME) return EEXIST;
-    return name === '' || name === '.' || name === '..' || name.includes('/') ? EINVAL : OK;
-  }
-
-  /** Whether something of this kind may take the node's place, or nothing. */
-  #checkRemoval(node: NodeId, kind: Kind): Errno {
-    const isDirectory = this.#inodes.kind(node) === KIND.DIRECTORY;
-    if (isDirectory !== (kind === KIND.DIRECTORY)) return isDirectory ? EISDIR : ENOTDIR;
-    // It would be there again at the next mount: whoever wants it gone removes the overlay file.
-    if (this.#isKept(node)) return EPERM;
-    // If that commit is interrupted, only this disk has what the base should have.
-    if (!isDirectory && this.#sessions.isCommitting) return EBUSY;
-    return isDirectory && this.#inodes.get(node, INODE.FIRST_CHILD) !== NO_NODE ? ENOTEMPTY : OK;
-  }
-
-  #isKept(node: NodeId): boolean {
-    return (
-      this.#inodes.kind(node) === KIND.DISK && this.#inodes.get(node, INODE.CONTENT) === this.#sessions.kept.session
-    );
-  }
-
   /** The content of a directory changed. */
   #touch(directory: NodeId): void {
     new SharedAttributes(this.#inodes, directory).touch();
   }
-}
-
-/** What is made in a set-group-ID directory belongs to its group, and a directory is one, too (inode(7)). */
-function inherit(file: NewFile, kind: Kind, parent: SharedAttributes): NewFile {
-  if ((parent.mode & S_ISGID) === 0) return file;
-  return { ...file, gid: parent.gid, mode: kind === KIND.DIRECTORY ? file.mode | S_ISGID : file.mode };
 }

@@ -30,7 +30,7 @@ import {
   untilThawed,
 } from './export-support.ts';
 import { needsFuseNative } from './fuse-native-support.ts';
-import { finish, needs, needsRoot, skipUnless, tmpfs } from './machine-support.ts';
+import { finish, formatted, needs, needsRoot, skipUnless, tmpfs } from './machine-support.ts';
 import { expectRefusal } from './nothing-left-support.ts';
 import { type KeptDisk, keptDisk, killed, lookInto, remounted, unmounted } from './overlay-support.ts';
 import { filled, opened, patched, put, TRANSPORT_MODES, untilStores } from './sessions-support.ts';
@@ -49,19 +49,6 @@ function keptOn(type: 'ext4' | 'xfs' | 'btrfs' | 'tmpfs', context: TestContext):
     mountpoint: makeMountpoint(directory),
     overlay: join(place, 'vm.cow'),
   });
-}
-
-function formatted(directory: string, type: string, context: TestContext): string {
-  needs(context, `mkfs.${type}`, 'losetup');
-  const known = readFileSync('/proc/filesystems', 'utf8');
-  skipUnless(context, new RegExp(`\\t${type}\\n`).test(known), `this kernel has no ${type}`);
-  const image = join(directory, 'fs.img');
-  writeFileSync(image, '');
-  truncateSync(image, 400 * MIB);
-  must(`mkfs.${type}`, [type === 'ext4' ? '-F' : '-f', '-q', image]);
-  const place = makeMountpoint(directory, 'fs');
-  must('mount', ['-o', 'loop', image, place]);
-  return place;
 }
 
 test.for(['ext4', 'xfs', 'btrfs', 'tmpfs'] as const)(

@@ -3,7 +3,7 @@
  * output counts. Skipping with a reason is here, too.
  */
 import type { ChildProcess } from 'node:child_process';
-import { chownSync, mkdirSync, statfsSync } from 'node:fs';
+import { chownSync, mkdirSync, readFileSync, statfsSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { onTestFinished, type TestContext } from 'vitest';
 import { exitOf, isRoot, lacks, makeMountpoint, must, type Result, type RunOptions, run, scratch } from '../harness.ts';
@@ -31,6 +31,20 @@ export function tmpfs(directory: string, size: string, name = 'store'): string {
   const path = makeMountpoint(directory, name);
   must('mount', ['-t', 'tmpfs', '-o', `size=${size},mode=1777`, 'cowfs-test', path]);
   return path;
+}
+
+/** As `tmpfs`, of another type and 400 MiB, on a loop device. */
+export function formatted(directory: string, type: 'ext4' | 'xfs' | 'btrfs', context: TestContext): string {
+  needs(context, `mkfs.${type}`, 'losetup');
+  const known = readFileSync('/proc/filesystems', 'utf8');
+  skipUnless(context, new RegExp(`\\t${type}\\n`).test(known), `this kernel has no ${type}`);
+  const image = join(directory, 'fs.img');
+  writeFileSync(image, '');
+  truncateSync(image, 400 * 1024 * 1024);
+  must(`mkfs.${type}`, [type === 'ext4' ? '-F' : '-f', '-q', image]);
+  const place = makeMountpoint(directory, 'fs');
+  must('mount', ['-o', 'loop', image, place]);
+  return place;
 }
 
 export function freeBytes(path: string): number {
