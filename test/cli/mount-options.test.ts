@@ -51,6 +51,7 @@ test('nothing given', async () => {
     storeDirectory: '/var/tmp',
     transport: 'kernel',
     cacheMode: 'writeback',
+    aio: 'auto',
     readOnly: false,
     allowOther: false,
     enospcTimeoutMs: 60_000,
@@ -66,6 +67,7 @@ test('nothing given', async () => {
 test('everything given', async () => {
   const args = [
     ...['--store', 'here', '--name', 'größer disk.qcow2', '--size', '130000', '--cache', 'none', '--threads', '2'],
+    ...['--aio', 'io_uring'],
     ...[
       '--read-only',
       '--allow-other',
@@ -87,6 +89,7 @@ test('everything given', async () => {
     sizeBytes: 130_000,
     transport: 'kernel',
     cacheMode: 'none',
+    aio: 'io_uring',
     threads: 2,
     readOnly: true,
     allowOther: true,
@@ -102,7 +105,9 @@ test('everything given', async () => {
 });
 
 test('--trace logs everything, whatever the level', async () => {
-  expect(await parse('--trace', '--log-level', 'error')).toMatchObject({ trace: true, logLevel: 'trace' });
+  // Only threads are traced.
+  const traced = { trace: true, logLevel: 'trace', aio: 'threads' };
+  expect(await parse('--trace', '--log-level', 'error')).toMatchObject(traced);
 });
 
 test('TMPDIR is where the store is, unless --store says otherwise', async () => {
