@@ -75,7 +75,7 @@ export function addMountOptions(command: Command): Command {
         'how data is moved: through io_uring, by threads that wait for it, or what the machine has (default: auto)',
       ).choices(['auto', ...AIO_MODES]),
     )
-    .option('--threads <n>', `worker threads, ${MIN_THREADS} to ${MAX_THREADS} (default: ${DEFAULT_THREADS})`)
+    .option('--threads <n>', `most worker threads, ${MIN_THREADS} to ${MAX_THREADS} (default: ${DEFAULT_THREADS})`)
     .option('--read-only', 'refuse writes')
     .option('--allow-other', 'let other users see and use the disk')
     .option('--max-store <size>', 'most bytes that written data may take; beyond it writes get ENOSPC')

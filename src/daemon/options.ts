@@ -25,7 +25,7 @@ export interface MountOptions {
   readonly transport: TransportName;
   readonly cacheMode: CacheMode;
   readonly aio: AioMode | 'auto';
-  /** Worker threads. */
+  /** Most worker threads. */
   readonly threads: number;
   readonly readOnly: boolean;
   readonly allowOther: boolean;

@@ -53,7 +53,7 @@ export interface TransportTask {
   readonly describe: (caching: KernelCaching) => FsSpec;
   /** `auto`: `io_uring` where the machine has it. */
   readonly aio: AioMode | 'auto';
-  /** Threads that serve, and as many rows of counters. */
+  /** Most threads that serve, and as many rows of counters. */
   readonly threads: number;
   readonly counters: SharedArrayBuffer;
   /** How long a write-back may wait for room, in milliseconds. */

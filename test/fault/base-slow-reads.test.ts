@@ -181,6 +181,21 @@ test('`unmount --force` says so when the daemon cannot end before the base answe
   expect(await exitOf(slow)).toBe(1);
 });
 
+test('with a ring more threads start while those that there are wait for the base', { timeout: 120_000 }, async () => {
+  const base = await faultyBase(SIZE);
+  const { disk, mountpoint } = mountOver(base, ['--cache', 'none', '--threads', '4']);
+  // A disk has a store, and something to read, from its first write on.
+  await unhindered(startWriting(disk, randomBytes(BLOCK), 0));
+  base.setPlan({ gate });
+  // Parts of two blocks each: nothing that the ring does by itself.
+  const slow = [0, 40].map((block) => startWriting(disk, randomBytes(BLOCK), GATED + block * BLOCK + 100));
+  await base.untilGated(2);
+  await unhindered(start(process.execPath, ['-e', `fs.mkdirSync('${mountpoint}/meanwhile')`], { stdio: 'ignore' }));
+  expectPending(slow);
+  base.setPlan({});
+  for (const child of slow) await unhindered(child);
+});
+
 test('a ring lets go of a base that does not answer: `unmount --force` ends the daemon', {
   timeout: 120_000,
 }, async (context) => {

@@ -9,7 +9,7 @@ export const SLOTS = LANES;
 /** Operations that the ring takes at a time: of each slot two, and reads of requests. */
 export const RING_ENTRIES = SLOTS * 4;
 
-const WORD = { HEAD: 0, TAIL: 1, RELEASED: 2, ENDED: 3, ENTRIES: 16 } as const;
+const WORD = { HEAD: 0, TAIL: 1, RELEASED: 2, ENDED: 3, CALLED: 4, ENTRIES: 16 } as const;
 /** Slot and length. */
 const ENTRY_WORDS = 2;
 
@@ -35,6 +35,21 @@ export class HandOver {
     words[at + 1] = length;
     Atomics.store(words, WORD.TAIL, (tail + 1) | 0);
     Atomics.notify(words, WORD.TAIL, 1);
+  }
+
+  /** Whether it is time to ask for one more taker: nobody is asked yet. */
+  callForHelp(): boolean {
+    return Atomics.exchange(this.#words, WORD.CALLED, 1) === 0;
+  }
+
+  /** Who was asked has seen to it. */
+  answerCall(): void {
+    Atomics.store(this.#words, WORD.CALLED, 0);
+  }
+
+  /** Requests that nobody has taken yet. */
+  get waiting(): number {
+    return (Atomics.load(this.#words, WORD.TAIL) - Atomics.load(this.#words, WORD.HEAD)) | 0;
   }
 
   /** Slots that have come back since the last call, a bit each. */

@@ -35,6 +35,8 @@ export type WorkerMessage =
   | { readonly code: 'HELD'; readonly write: HeldWrite }
   /** A request that needs the size that the kernel knows. */
   | { readonly code: 'DEFERRED'; readonly request: DeferredRequest }
+  /** Requests that were handed over wait for a thread. */
+  | { readonly code: 'BACKLOG' }
   /** Something no handler expected; serving goes on. */
   | {
       readonly code: 'REPORT';

@@ -12,6 +12,7 @@ import { handshake, type Session } from '../../fuse/init.ts';
 import { ReplyWriter } from '../../fuse/reply.ts';
 import { ENODEV, errnoOf } from '../../lib/errno.ts';
 import { CowfsError } from '../../lib/error.ts';
+import { HandOver } from './hand-over.ts';
 import type { WorkerMessage, WorkerTask } from './messages.ts';
 import { workerThread } from './worker-thread.ts';
 
@@ -40,6 +41,9 @@ export interface PoolEvents {
   readonly report: (message: string, detail: string) => void;
 }
 
+/** How long requests wait before they are worth one more worker; the start of one takes ten times as long. */
+const PATIENCE_MS = 10;
+
 /** A worker that runs, by what is awaited of it. */
 interface Started {
   readonly ready: Promise<void>;
@@ -49,39 +53,80 @@ interface Started {
 export class WorkerPool {
   /** Resolves when all workers have seen the unmount; rejects when one died instead. */
   readonly unmounted: Promise<void>;
+  readonly #task: Omit<WorkerTask, 'index'>;
+  readonly #handOver: HandOver | undefined;
+  readonly #threads: number;
+  readonly #events: PoolEvents;
   readonly #first: Started;
+  #started = 0;
+  #running = 0;
+  #end: () => void = () => {};
+  #fail: (error: unknown) => void = () => {};
 
   /**
    * The first worker starts alone and the others once it serves: on 2 cores the first read after `mount` was possible
-   * after 224 ms instead of 259 (medians of 15, interleaved; Node by itself starts in 49).
+   * after 224 ms instead of 259 (medians of 15, interleaved; Node by itself starts in 49). Beside one with a ring there is
+   * one, and more only when requests wait: a worker takes 0.15 s of a processor and 10 MiB.
    */
   constructor(task: Omit<WorkerTask, 'index'>, threads: number, events: PoolEvents) {
-    this.#first = startWorker({ ...task, index: 0 }, events);
-    const others = this.#first.ready.then(async () => {
-      // Whoever waits for `ready` comes first.
-      await nextTurn();
-      const started = Array.from({ length: threads - 1 }, (_, index) =>
-        startWorker({ ...task, index: index + 1 }, events),
-      );
-      await Promise.all(started.map(({ unmounted }) => unmounted));
+    this.#task = task;
+    this.#handOver = task.ring === undefined ? undefined : new HandOver(task.ring.handOver);
+    this.#threads = threads;
+    this.#events = events;
+    this.unmounted = new Promise((resolve, reject) => {
+      this.#end = resolve;
+      this.#fail = reject;
     });
-    this.unmounted = Promise.all([this.#first.unmounted, others]).then(() => undefined);
     // Whoever waits for `unmounted` hears of a failure; until then it must not count as unhandled.
     this.unmounted.catch(() => {});
+    this.#first = this.#startNext();
+    this.#startOthers(task.ring === undefined ? threads : 2).catch(this.#fail);
   }
 
   /** Waits until a worker serves. */
   async ready(): Promise<void> {
     await this.#first.ready;
   }
+
+  async #startOthers(upTo: number): Promise<void> {
+    await this.#first.ready;
+    // Whoever waits for `ready` comes first.
+    await nextTurn();
+    while (this.#running > 0 && this.#started < Math.min(upTo, this.#threads)) this.#startNext();
+  }
+
+  /** Starts one more where requests still wait after a moment, and then looks again. */
+  #helpSoon(handOver: HandOver): void {
+    if (this.#started >= this.#threads) return;
+    setTimeout(() => {
+      // From here on the next backlog is told of; what is there already is looked at now.
+      handOver.answerCall();
+      if (this.#running === 0 || this.#started >= this.#threads || handOver.waiting === 0) return;
+      this.#startNext().ready.then(() => this.#helpSoon(handOver), this.#fail);
+    }, PATIENCE_MS).unref();
+  }
+
+  #startNext(): Started {
+    const task = { ...this.#task, index: this.#started++ };
+    const worker = startWorker(task, this.#events, () => {
+      if (this.#handOver !== undefined) this.#helpSoon(this.#handOver);
+    });
+    this.#running++;
+    worker.unmounted.then(() => {
+      this.#running--;
+      if (this.#running === 0) this.#end();
+    }, this.#fail);
+    return worker;
+  }
 }
 
-function startWorker(task: WorkerTask, events: PoolEvents): Started {
+function startWorker(task: WorkerTask, events: PoolEvents, onBacklog: () => void): Started {
   const worker = workerThread(task.index);
   worker.on('message', (message: WorkerMessage) => {
     if (message.code === 'HELD') events.held(message.write);
     else if (message.code === 'DEFERRED') events.deferred(message.request);
     else if (message.code === 'REPORT') events.report(message.message, message.detail);
+    else if (message.code === 'BACKLOG') onBacklog();
   });
   const started = { ready: once(worker, 'READY'), unmounted: once(worker, 'UNMOUNTED') };
   worker.postMessage(task);

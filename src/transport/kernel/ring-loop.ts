@@ -48,6 +48,9 @@ export class RingLoop {
   #busy = 0;
   #ended = false;
   #pollMs = 0;
+  /** Requests that others have. */
+  #away = 0;
+  readonly #onBacklog: () => void;
 
   constructor(
     fuseFd: number,
@@ -56,6 +59,7 @@ export class RingLoop {
     handOver: HandOver,
     atOnce: AtOnce,
     slots: readonly Uint8Array<SharedArrayBuffer>[],
+    onBacklog: () => void,
   ) {
     this.#fuseFd = fuseFd;
     const ring = Ring.open(RING_ENTRIES);
@@ -66,6 +70,7 @@ export class RingLoop {
     this.#handOver = handOver;
     this.#atOnce = atOnce;
     this.#slots = slots;
+    this.#onBacklog = onBacklog;
     this.#addresses = Float64Array.from(slots, addressOf);
   }
 
@@ -151,6 +156,7 @@ export class RingLoop {
     while (slots !== 0) {
       const slot = 31 - Math.clz32(slots & -slots);
       slots &= slots - 1;
+      this.#away--;
       this.#release(slot);
     }
   }
@@ -231,8 +237,13 @@ export class RingLoop {
 
   /** The slot is done with, or somebody else's. */
   #settle(slot: number, step: Step): void {
-    if (step === STEP.HAND_OVER) this.#handOver.give(slot, this.#lengths[slot] as number);
-    else this.#release(slot);
+    if (step !== STEP.HAND_OVER) {
+      this.#release(slot);
+      return;
+    }
+    this.#handOver.give(slot, this.#lengths[slot] as number);
+    this.#away++;
+    if (this.#away > 1 && this.#handOver.callForHelp()) this.#onBacklog();
   }
 }
 

@@ -69,7 +69,9 @@ if (ring === undefined) {
     const mayBeKept = task.fs.overlayFile !== undefined;
     const transfers = new TransferServer(slots, lanes, { maxTransferBytes, counters, mayBeKept });
     fs.sessions.gate.waits = false;
-    const loop = new RingLoop(fuseFd, transfers, servers, handOver, new AtOnce(task.fs), slots);
+    const loop = new RingLoop(fuseFd, transfers, servers, handOver, new AtOnce(task.fs), slots, () =>
+      post({ code: 'BACKLOG' }),
+    );
     post({ code: 'READY' });
     loop.run();
     handOver.end();
