@@ -30,7 +30,7 @@ test('status and list tell how it is served', () => {
   const status = statusOf(mountpoint);
   expect(status).toMatchObject({
     ...{ mountpoint, base, pid, baseSize: 1_000_001, baseChanged: null, readOnly: false, warnings: [] },
-    ...{ transport: 'fuse-native', protocol: '7.19', cache: 'writethrough', threads: 1 },
+    ...{ transport: 'fuse-native', protocol: '7.19', cache: 'writethrough', aio: 'threads', threads: 1 },
     disks: [{ name: 'disk.raw', path: disk, size: 1_000_001, writtenBytes: 8192, openHandles: 0 }],
     io: { readBytes: 1_000_001, writes: 1, writeBytes: 8192, ioErrors: 0 },
   });
@@ -40,7 +40,9 @@ test('status and list tell how it is served', () => {
     pid,
     transport: 'fuse-native',
   });
-  expect(mustCowfs(['status', mountpoint])).toMatch(/fuse-native \(FUSE 7\.19\), cache writethrough, 1 threads?\n/);
+  expect(mustCowfs(['status', mountpoint])).toMatch(
+    /fuse-native \(FUSE 7\.19\), cache writethrough, 1 threads?, aio threads\n/,
+  );
 });
 
 test('--cache none passes the page cache by: reads are asked for again, as they come', () => {
