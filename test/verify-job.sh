@@ -35,8 +35,7 @@ nobody)
   mkdir "$home/nobody"
   chown nobody "$home/nobody"
   as=(runuser -u nobody -- env HOME="$home/nobody" TMPDIR="$home/nobody" COWFS_TEST_DIR="$home/nobody")
-  selection=(--project integration "${core[@]}" integration/json integration/names integration/shape integration/registry
-    property/concurrent)
+  selection=(--project integration "${core[@]}" integration/json integration/names integration/shape integration/registry)
   ;;
 node-*)
   bin=$(bash test/other-node.sh "${name#node-}")

@@ -17,6 +17,7 @@ import { findEntry } from '../../src/daemon/registry.ts';
 import type { DiskStatus, MountStatus } from '../../src/daemon/status.ts';
 import { type Mount, makeBase, makeMountpoint, mountDisk, poll, scratch, statusOf } from '../harness.ts';
 import { needsFuseNative } from './fuse-native-support.ts';
+import { isTried } from './tried-modes.ts';
 
 export const MIB = 2 ** 20;
 export const BLOCK = 4096;
@@ -43,7 +44,9 @@ export const WRITEBACK: Mode = KERNEL_MODES[0];
 export const FUSE_NATIVE_MODE: Mode = mode('fuse-native', 'writethrough');
 /** One of each transport, as mounted by default. */
 export const TRANSPORT_MODES: readonly Mode[] = [WRITEBACK, FUSE_NATIVE_MODE];
-export const ALL_MODES: readonly Mode[] = [...KERNEL_MODES, FUSE_NATIVE_MODE, mode('fuse-native', 'none')];
+export const ALL_MODES: readonly Mode[] = [...KERNEL_MODES, FUSE_NATIVE_MODE, mode('fuse-native', 'none')].filter(
+  ({ transport, cache }) => isTried(transport, cache),
+);
 
 export interface SessionsMount extends Mount {
   readonly directory: string;
