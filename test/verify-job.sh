@@ -35,19 +35,22 @@ nobody)
   mkdir "$home/nobody"
   chown nobody "$home/nobody"
   as=(runuser -u nobody -- env HOME="$home/nobody" TMPDIR="$home/nobody" COWFS_TEST_DIR="$home/nobody")
-  selection=(--project integration "${core[@]}" integration/json integration/names integration/shape integration/registry
-    property/concurrent)
+  selection=(--project integration "${core[@]}" integration/json integration/names integration/shape integration/registry)
   ;;
 node-*)
   bin=$(bash test/other-node.sh "${name#node-}")
   as=(env PATH="$bin:$PATH" COWFS_FUZZ_REQUESTS=100000)
+  # Without what asks the same of every version, and takes minutes.
   selection=(--project unit --project integration "${core[@]}" lib/ sys/ base/ overlay/ fs/ fuse/ transport/ cli/ daemon/
-    integration/killed. integration/fuse-native-ends)
+    integration/killed. integration/fuse-native-ends --exclude '**/overlay/export/qcow2.test.ts'
+    --exclude '**/overlay/file/{damage,damage-flips,crash-replay}.test.ts')
   ;;
 esac
 
+status=0
 {
   echo "== $name, node $("${as[@]}" node --version)"
   "${as[@]}" node node_modules/vitest/vitest.mjs run --configLoader runner --config test/vitest.config.ts \
     --reporter=default --reporter=json --outputFile.json="$RESULTS/$name.json" "${selection[@]}"
-} >"$log" 2>&1
+} >"$log" 2>&1 || status=$?
+exit $status

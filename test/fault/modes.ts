@@ -4,6 +4,7 @@ import type { CacheMode } from '../../src/fs/options.ts';
 import { CACHE_MODES, TRANSPORT_NAMES, type TransportName } from '../../src/transport/transport.ts';
 import { needsFuseNative } from '../integration/fuse-native-support.ts';
 import { needsRoot } from '../integration/machine-support.ts';
+import { isTried } from '../integration/tried-modes.ts';
 
 export interface Mode {
   readonly transport: TransportName;
@@ -13,11 +14,13 @@ export interface Mode {
 }
 
 export const MODES: readonly Mode[] = TRANSPORT_NAMES.flatMap((transport) =>
-  CACHE_MODES[transport].map((cache) => ({
-    transport,
-    cache,
-    options: ['--transport', transport, '--cache', cache],
-  })),
+  CACHE_MODES[transport]
+    .filter((cache) => isTried(transport, cache))
+    .map((cache) => ({
+      transport,
+      cache,
+      options: ['--transport', transport, '--cache', cache],
+    })),
 );
 
 /** For `describe.each(MODES)`. */

@@ -119,12 +119,19 @@ test('Ctrl-C on a terminal reaches the command once', (context) => {
   needs(context, 'script');
   const directory = scratch();
   const base = makeBase(directory, 5000);
-  // Counts interrupts for a while after the first, so that a second one would show.
-  const counter = `n=0; trap 'n=$((n+1))' INT; echo ready; i=0; while [ $i -lt 20 ]; do sleep 0.05; i=$((i+1)); done; echo "interrupts: $n"`;
+  // Counts interrupts for a while after the first, so that a second one would show. Each side tells the other by a file.
+  const wait = (condition: string): string =>
+    `i=0; while ${condition} && [ $i -lt 1000 ]; do sleep 0.02; i=$((i+1)); done`;
+  const counter = [
+    `n=0; trap 'n=$((n+1))' INT; echo ready; : >"$PLACE/ready"`,
+    wait('[ $n = 0 ]'),
+    'i=0; while [ $i -lt 20 ]; do sleep 0.05; i=$((i+1)); done',
+    'echo "interrupts: $n"; : >"$PLACE/done"',
+  ].join('; ');
   const inner = `'${process.execPath}' '${COWFS}' run '${base}' -- sh -c "$COUNTER"`;
-  const keys = '(sleep 0.8; printf "\\003"; sleep 2)';
+  const keys = `(${wait('[ ! -e "$PLACE/ready" ]')}; printf "\\003"; ${wait('[ ! -e "$PLACE/done" ]')})`;
   const { stdout } = run('sh', ['-c', `${keys} | script -qec "$INNER" /dev/null`], {
-    env: { INNER: inner, COUNTER: counter },
+    env: { INNER: inner, COUNTER: counter, PLACE: directory },
   });
   expect(stdout).toContain('ready');
   expect(stdout).toContain('interrupts: 1');

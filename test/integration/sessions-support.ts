@@ -15,8 +15,9 @@ import { expect, onTestFinished, type TestContext } from 'vitest';
 import { askDaemon } from '../../src/daemon/control.ts';
 import { findEntry } from '../../src/daemon/registry.ts';
 import type { DiskStatus, MountStatus } from '../../src/daemon/status.ts';
-import { type Mount, makeBase, makeMountpoint, mountDisk, poll, scratch, statusOf } from '../harness.ts';
+import { comesAndGoes, type Mount, makeBase, makeMountpoint, mountDisk, poll, scratch, statusOf } from '../harness.ts';
 import { needsFuseNative } from './fuse-native-support.ts';
+import { isTried } from './tried-modes.ts';
 
 export const MIB = 2 ** 20;
 export const BLOCK = 4096;
@@ -43,7 +44,9 @@ export const WRITEBACK: Mode = KERNEL_MODES[0];
 export const FUSE_NATIVE_MODE: Mode = mode('fuse-native', 'writethrough');
 /** One of each transport, as mounted by default. */
 export const TRANSPORT_MODES: readonly Mode[] = [WRITEBACK, FUSE_NATIVE_MODE];
-export const ALL_MODES: readonly Mode[] = [...KERNEL_MODES, FUSE_NATIVE_MODE, mode('fuse-native', 'none')];
+export const ALL_MODES: readonly Mode[] = [...KERNEL_MODES, FUSE_NATIVE_MODE, mode('fuse-native', 'none')].filter(
+  ({ transport, cache }) => isTried(transport, cache),
+);
 
 export interface SessionsMount extends Mount {
   readonly directory: string;
@@ -118,9 +121,9 @@ export async function untilStores(pid: number, count: number): Promise<void> {
   );
 }
 
-/** All that a daemon has open but connections, which come and go with those who ask. */
+/** All that a daemon has open but what comes and goes. */
 export function descriptors(pid: number): number {
-  return targetsOf(pid).filter((target) => !target.startsWith('socket:')).length;
+  return targetsOf(pid).filter((target) => !comesAndGoes(target)).length;
 }
 
 function targetsOf(pid: number): string[] {
