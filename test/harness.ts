@@ -158,14 +158,6 @@ export function listMounts(options: RunOptions = {}): MountStatus[] {
   return JSON.parse(mustCowfs(['list', '--json'], options)) as MountStatus[];
 }
 
-/**
- * Whether a descriptor of a daemon, by what it is open on, may come and go: connections, with those who ask; pipes and
- * events, with the threads that start when requests wait.
- */
-export function comesAndGoes(target: string): boolean {
-  return /^(socket|pipe):|^anon_inode:\[event(fd|poll)\]/.test(target);
-}
-
 /** Waits for a condition; never sleeps for a fixed time. */
 export async function poll(
   what: string,
