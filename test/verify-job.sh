@@ -6,14 +6,14 @@
 set -euo pipefail
 name=$1
 
-if [ "$(id -u)" = 0 ] && [ -z "${COWFS_VERIFY_ALONE:-}" ]; then
-  export COWFS_VERIFY_ALONE=1
+if [ "$(id -u)" = 0 ] && [ "${2:-}" != alone ]; then
   mkdir -p /run/cowfs
-  exec unshare --mount --propagation private -- bash "$0" "$name"
+  exec unshare --mount --propagation private -- bash "$0" "$name" alone
 fi
 
 home=$(mktemp -d /var/tmp/cowfs-verify-XXXXXX)
 log=$home/log
+: >"$log"
 trap 'cat "$log"; rm -rf "$home"' EXIT
 if [ "$(id -u)" = 0 ]; then
   mount -t tmpfs -o mode=700 cowfs-verify /run/cowfs
@@ -35,15 +35,20 @@ nobody)
   mkdir "$home/nobody"
   chown nobody "$home/nobody"
   as=(runuser -u nobody -- env HOME="$home/nobody" TMPDIR="$home/nobody" COWFS_TEST_DIR="$home/nobody")
-  selection=(--project integration "${core[@]}" integration/json integration/names integration/shape integration/registry)
+  selection=(--project integration "${core[@]}" integration/json integration/names integration/shape integration/registry
+    property/concurrent)
   ;;
 node-*)
   bin=$(bash test/other-node.sh "${name#node-}")
   as=(env PATH="$bin:$PATH" COWFS_FUZZ_REQUESTS=100000)
   # Without what asks the same of every version, and takes minutes.
   selection=(--project unit --project integration "${core[@]}" lib/ sys/ base/ overlay/ fs/ fuse/ transport/ cli/ daemon/
-    integration/killed. integration/fuse-native-ends --exclude '**/overlay/export/qcow2.test.ts'
+    conformance/ integration/killed. integration/fuse-native-ends --exclude '**/overlay/export/qcow2.test.ts'
     --exclude '**/overlay/file/{damage,damage-flips,crash-replay}.test.ts')
+  ;;
+*)
+  echo "$0: no piece is called $name" >&2
+  exit 2
   ;;
 esac
 
