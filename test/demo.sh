@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cowfs() { node bin/cowfs.js "$@"; }
+cowfs() { bin/cowfs "$@"; }
 say() { printf '\n== %s\n' "$*"; }
 sha256() { sha256sum <"$1" | cut -d ' ' -f 1; }
 run() { printf '$ %s\n' "$*"; "$@"; }

@@ -12,7 +12,9 @@ import type { MountStatus } from '../src/daemon/status.ts';
 import { readMounts } from '../src/sys/mountinfo.ts';
 
 export const PROJECT = resolve(import.meta.dirname, '..');
-export const COWFS = join(PROJECT, 'bin/cowfs.js');
+export const COWFS = join(PROJECT, 'bin/cowfs');
+/** What that has Node run, for all but a mount in the background. */
+export const MAIN = join(PROJECT, 'dist/cli/start.js');
 
 export interface Result {
   readonly status: number | null;
@@ -53,11 +55,11 @@ export function must(file: string, args: readonly string[], options: RunOptions 
 }
 
 export function cowfs(args: readonly string[], options: RunOptions = {}): Result {
-  return run(process.execPath, [COWFS, ...args], options);
+  return run(COWFS, args, options);
 }
 
 export function mustCowfs(args: readonly string[], options: RunOptions = {}): string {
-  return must(process.execPath, [COWFS, ...args], options);
+  return must(COWFS, args, options);
 }
 
 /** Starts a program and leaves it running; it is killed when the test ends. */

@@ -11,7 +11,6 @@ import {
   must,
   mustCowfs,
   PROJECT,
-  run,
   scratch,
   sha256,
 } from './harness.ts';
@@ -152,7 +151,7 @@ test('a disk kept, exported and written back, as the README does it', () => {
 
 /** Runs a command of the README as a user would who has the command at hand. */
 function shell(command: string, directory: string): string {
-  return must('bash', ['-c', `cowfs() { '${process.execPath}' '${COWFS}' "$@"; }\n${command}`], { cwd: directory });
+  return must('bash', ['-c', `cowfs() { '${COWFS}' "$@"; }\n${command}`], { cwd: directory });
 }
 
 function verbOf(command: string): string {
@@ -194,7 +193,7 @@ test.skipIf(missing !== undefined)(
 
 test('the completion script completes', () => {
   expect(README).toContain('`source <(cowfs completion bash)`');
-  const script = `source <(${process.execPath} ${COWFS} completion bash) && complete -p cowfs`;
+  const script = `source <(${COWFS} completion bash) && complete -p cowfs`;
   expect(must('bash', ['-c', script])).toContain('cowfs');
   expect(mustCowfs(['complete', '--', 'mount', '--ca'])).toContain('--cache');
 });
@@ -224,5 +223,5 @@ test('every verb and option that the README names exists, and its exit codes are
   expect(cowfs(['mount']).status).toBe(2);
   expect(cowfs(['status', '/nonexistent']).status).toBe(2);
   expect(cowfs(['run', '/nonexistent', '--', 'true']).status).toBe(125);
-  expect(run(process.execPath, [join(PROJECT, 'bin/cowfs.js'), 'run', '--help']).stdout).toContain('126 and 127');
+  expect(cowfs(['run', '--help']).stdout).toContain('126 and 127');
 });

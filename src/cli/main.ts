@@ -6,9 +6,10 @@ import { Command, CommanderError } from 'commander';
 import { version } from '../lib/version.ts';
 import { registerCompletion } from './completion.ts';
 import { EXIT_CODES, EXIT_OK, outliveReader, reportError, say } from './exit.ts';
+import type { Launcher } from './launcher.ts';
 
 /** In the order in which the help lists them. */
-const VERBS: Readonly<Record<string, () => Promise<(program: Command) => void>>> = {
+const VERBS: Readonly<Record<string, () => Promise<(program: Command, launcher: Launcher | undefined) => void>>> = {
   mount: async () => (await import('./mount.ts')).registerMount,
   run: async () => (await import('./run.ts')).registerRun,
   unmount: async () => (await import('./unmount.ts')).registerUnmount,
@@ -27,7 +28,7 @@ const VERBS: Readonly<Record<string, () => Promise<(program: Command) => void>>>
 };
 
 /** @param verb the one that is called; all of them for anything else, such as help */
-async function createProgram(verb: string | undefined): Promise<Command> {
+async function createProgram(verb: string | undefined, launcher: Launcher | undefined): Promise<Command> {
   const program = new Command('cowfs')
     .description('A private, disposable, writable raw disk over an image that stays as it is.')
     .version(version(), '-V, --version', 'print the version')
@@ -40,7 +41,7 @@ async function createProgram(verb: string | undefined): Promise<Command> {
     })
     .exitOverride();
   const called = verb !== undefined && Object.hasOwn(VERBS, verb) ? VERBS[verb] : undefined;
-  for (const load of called === undefined ? Object.values(VERBS) : [called]) (await load())(program);
+  for (const load of called === undefined ? Object.values(VERBS) : [called]) (await load())(program, launcher);
   program.addHelpText(
     'after',
     `
@@ -54,9 +55,9 @@ Examples:
 }
 
 /** Runs a command line; sets the exit code unless a verb has taken it over. */
-export async function main(argv: readonly string[]): Promise<void> {
+export async function main(argv: readonly string[], launcher: Launcher | undefined): Promise<void> {
   outliveReader();
-  const program = await createProgram(argv[2]);
+  const program = await createProgram(argv[2], launcher);
   await registerCompletion(program, argv);
   try {
     await program.parseAsync(argv);

@@ -1,17 +1,14 @@
 /**
- * `cowfs mount`: starts a daemon and returns when the disk can be opened, or serves in the foreground.
+ * `cowfs mount`: what it takes and means; this process serves the mount.
  */
-import type { Readable } from 'node:stream';
 import type { Command } from 'commander';
 import type { MountOptions } from '../daemon/options.ts';
-import { FUSE_FD, parseStartReport } from '../daemon/start-report.ts';
 import { CowfsError } from '../lib/error.ts';
 import { loadAhead } from '../transport/load.ts';
-import { spawnDaemon, takeAhead } from './daemon-process.ts';
-import { warn } from './exit.ts';
+import type { Launcher } from './launcher.ts';
 import { addMountOptions, type RawOptions, toMountOptions } from './mount-options.ts';
 
-export function registerMount(program: Command): void {
+export function registerMount(program: Command, launcher: Launcher | undefined): void {
   const command = program
     .command('mount')
     .summary('show a base image as a disk to write to')
@@ -37,13 +34,18 @@ Examples:
   cowfs mount /dev/sdb /mnt/evidence --read-only`,
     )
     .action(async (base: string, mountpoint: string, raw: RawOptions & { foreground?: boolean }) => {
+      const background = raw.foreground === true ? undefined : launcher;
+      if (background === undefined && raw.foreground !== true) {
+        throw new CowfsError('usage', 'only bin/cowfs can mount in the background; start that, or give --foreground');
+      }
       const options = await locate(base, mountpoint, raw);
-      if (raw.foreground === true) {
-        await loadAhead(options.transport);
+      await loadAhead(options.transport);
+      if (background === undefined) {
         const { serveForeground } = await import('./foreground.ts');
         await serveForeground(options);
       } else {
-        await startDaemon(options);
+        const { serveInBackground } = await import('./background.ts');
+        await serveInBackground(options, background, program.opts<{ verbose?: boolean }>().verbose === true);
       }
     });
 }
@@ -65,57 +67,4 @@ async function locate(base: string, givenMountpoint: string, raw: RawOptions): P
     'usage',
     `${givenMountpoint}: --transport ${options.transport} cannot take over a mount that a parent made; leave it out`,
   );
-}
-
-async function startDaemon(options: MountOptions): Promise<void> {
-  const { fuseFd, transport } = options;
-  const inherited = fuseFd === undefined ? {} : { fuseFd: FUSE_FD };
-  // Traces without a file go to the caller's terminal, and keep it open; nothing else of the caller is held.
-  const keepsStderr = options.trace && options.logFile === undefined;
-  const daemon = takeAhead() ?? spawnDaemon({ transport, fuseFd, keepsStderr });
-  const { child, report: reportStream } = daemon;
-  const failed = new Promise<never>((_, reject) => {
-    child.once('error', (error) =>
-      reject(new CowfsError('failed', `the daemon could not start: ${error.message}`, error)),
-    );
-  });
-  // One that is gone already says why in its report, or nothing.
-  daemon.options.on('error', () => {});
-  daemon.options.end(`${JSON.stringify({ ...options, ...inherited })}\n`);
-  const [reportText, errorText] = await Promise.race([
-    failed,
-    Promise.all([readLine(reportStream), child.stderr === null ? '' : untilReport(child.stderr, reportStream)]),
-  ]);
-  const report = parseStartReport(reportText === '' ? errorText : reportText);
-  if (report.code === 'ERROR') {
-    const cause = new Error(report.message);
-    cause.stack = report.stack;
-    throw new CowfsError(report.kind, report.message, cause);
-  }
-  for (const warning of report.warnings) warn(warning);
-  process.stdout.write(`${report.diskPath}\n`);
-  child.stderr?.destroy();
-  child.unref();
-}
-
-/** The first line of a stream, or nothing if it ends before. */
-async function readLine(stream: Readable): Promise<string> {
-  let text = '';
-  for await (const chunk of stream.setEncoding('utf8')) {
-    text += String(chunk);
-    if (text.includes('\n')) break;
-  }
-  return text.split('\n')[0] ?? '';
-}
-
-/** What a daemon that dies at its start says on standard error; once it has reported, nothing more is read. */
-function untilReport(stderr: Readable, report: Readable): Promise<string> {
-  return new Promise((resolve) => {
-    let text = '';
-    stderr.setEncoding('utf8').on('data', (chunk: string) => {
-      text += chunk;
-    });
-    report.once('close', () => resolve(text));
-    stderr.once('close', () => resolve(text));
-  });
 }

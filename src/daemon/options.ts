@@ -1,10 +1,8 @@
 /**
- * What a mount is asked to do: parsed once by the command line, carried as JSON to the daemon process and checked
- * again there. All paths are absolute.
+ * What a mount is asked to do: parsed once, by the command line. All paths are absolute.
  */
 
 import type { CacheMode } from '../fs/options.ts';
-import { CowfsError } from '../lib/error.ts';
 import type { LogLevel } from '../lib/log-level.ts';
 import type { AioMode, TransportName } from '../transport/transport.ts';
 
@@ -41,50 +39,4 @@ export interface MountOptions {
   readonly force: boolean;
   /** Remove the mountpoint afterwards: it was made for this mount alone (`cowfs run`). */
   readonly privateMountpoint: boolean;
-}
-
-/** What each field must be; `?` marks those that may be absent. */
-const FIELDS: Record<keyof MountOptions, 'string' | 'number' | 'boolean' | 'string?' | 'number?' | 'string[]'> = {
-  base: 'string',
-  mountpoint: 'string',
-  fuseFd: 'number?',
-  names: 'string[]',
-  suffixes: 'string[]',
-  storeDirectory: 'string',
-  overlay: 'string?',
-  sizeBytes: 'number?',
-  transport: 'string',
-  cacheMode: 'string',
-  aio: 'string',
-  threads: 'number',
-  readOnly: 'boolean',
-  allowOther: 'boolean',
-  maxStoreBytes: 'number?',
-  maxSessionStoreBytes: 'number?',
-  enospcTimeoutMs: 'number',
-  logFile: 'string?',
-  logLevel: 'string',
-  trace: 'boolean',
-  force: 'boolean',
-  privateMountpoint: 'boolean',
-};
-
-/**
- * The options that the parent process wrote.
- *
- * @throws CowfsError of kind `failed`: only a parent of another version writes something else
- */
-export function parseMountOptions(json: string): MountOptions {
-  const value: unknown = JSON.parse(json);
-  if (typeof value !== 'object' || value === null) throw new CowfsError('failed', 'mount options are no object');
-  const fields = new Map<string, unknown>(Object.entries(value));
-  for (const [name, type] of Object.entries(FIELDS)) {
-    const field = fields.get(name);
-    const fits =
-      type === 'string[]'
-        ? Array.isArray(field) && field.every((each) => typeof each === 'string')
-        : typeof field === type.replace('?', '') || (field === undefined && type.endsWith('?'));
-    if (!fits) throw new CowfsError('failed', `mount option ${name} is ${typeof field}, not ${type}`);
-  }
-  return value as MountOptions;
 }

@@ -33,6 +33,8 @@ const cMount = libc.func(
 );
 const cUmount2 = libc.func('int umount2(const char *target, int flags)');
 const cPoll = libc.func('int poll(void *descriptors, unsigned long count, int timeoutMs)');
+const cDup2 = libc.func('int dup2(int from, int to)');
+const cSetsid = libc.func('int setsid()');
 const cExit = libc.func('void _exit(int status)');
 
 /** lseek(2) whence values beyond SEEK_END (linux/fs.h). */
@@ -189,10 +191,31 @@ export function lockHeldByOther(fd: number, start: number, length: number): numb
   return probe.readInt16LE(0) === F_UNLCK ? 0 : 1;
 }
 
-/** Has reads say EAGAIN where they would wait (F_SETFL). Of all descriptors of this open file. */
-export function nonBlocking(fd: number): Errno {
+/** The flags of an open file (F_GETFL), or the errno negated. Of all descriptors of this open file, as what follows. */
+export function fileFlags(fd: number): number {
   const flags = cFcntlNumber(fd, F_GETFL, 0) as number;
-  return flags >= 0 && cFcntlNumber(fd, F_SETFL, flags | O_NONBLOCK) === 0 ? OK : koffi.errno();
+  return flags >= 0 ? flags : -koffi.errno();
+}
+
+/** F_SETFL. */
+export function setFileFlags(fd: number, flags: number): Errno {
+  return cFcntlNumber(fd, F_SETFL, flags) === 0 ? OK : koffi.errno();
+}
+
+/** Has reads say EAGAIN where they would wait (O_NONBLOCK). */
+export function nonBlocking(fd: number): Errno {
+  const flags = fileFlags(fd);
+  return flags < 0 ? -flags : setFileFlags(fd, flags | O_NONBLOCK);
+}
+
+/** Has `fd` stand for the open file of another descriptor (dup2(2)). */
+export function duplicateTo(from: number, fd: number): Errno {
+  return cDup2(from, fd) === fd ? OK : koffi.errno();
+}
+
+/** Makes this process the leader of a session of its own, without a terminal (setsid(2)). */
+export function newSession(): Errno {
+  return cSetsid() > 0 ? OK : koffi.errno();
 }
 
 /** Keeps a descriptor from the programs that this process starts (F_SETFD). */

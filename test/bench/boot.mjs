@@ -37,9 +37,9 @@ export async function boot(times) {
   const [cowfsMs, snapshotMs] = [[], []];
   try {
     for (let count = 0; count < times; count++) {
-      const disk = must(process.execPath, [COWFS, 'mount', image, mountpoint, '--store', root]).trim();
+      const disk = must(COWFS, ['mount', image, mountpoint, '--store', root]).trim();
       cowfsMs.push(await bootMs(['-drive', `file=${disk},format=raw`]));
-      must(process.execPath, [COWFS, 'unmount', mountpoint]);
+      must(COWFS, ['unmount', mountpoint]);
       snapshotMs.push(await bootMs(['-drive', `file=${image},format=raw,snapshot=on`]));
     }
   } finally {

@@ -6,7 +6,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import { join, resolve } from 'node:path';
 
-export const COWFS = resolve(new URL('.', import.meta.url).pathname, '../../bin/cowfs.js');
+export const COWFS = resolve(new URL('.', import.meta.url).pathname, '../../bin/cowfs');
 const READY_MS = 20_000;
 
 export function must(file, args, options = {}) {
@@ -43,9 +43,9 @@ function cowfs(name, options, extra = {}) {
     async start(base, directory) {
       const mountpoint = join(directory, 'mnt');
       fs.mkdirSync(mountpoint);
-      const disk = must(process.execPath, [COWFS, 'mount', base, mountpoint, '--store', directory, ...options]).trim();
-      const { pid } = JSON.parse(must(process.execPath, [COWFS, 'status', mountpoint, '--json']));
-      return { disk, pids: [pid], stop: async () => void must(process.execPath, [COWFS, 'unmount', mountpoint]) };
+      const disk = must(COWFS, ['mount', base, mountpoint, '--store', directory, ...options]).trim();
+      const { pid } = JSON.parse(must(COWFS, ['status', mountpoint, '--json']));
+      return { disk, pids: [pid], stop: async () => void must(COWFS, ['unmount', mountpoint]) };
     },
   };
 }

@@ -146,7 +146,7 @@ describe.each(MODES)(MODE_NAME, (mode) => {
     base.setPlan({ gate });
     const slow = startReading(disk, GATED, file);
     await base.untilGated(1);
-    const unmount = start(process.execPath, [COWFS, 'unmount', '--force', mountpoint]);
+    const unmount = start(COWFS, ['unmount', '--force', mountpoint]);
     await poll('the mount is gone', () => mountsBelow(mountpoint).length === 0, UNHINDERED_MS);
 
     base.setPlan({});

@@ -66,8 +66,8 @@ test.skipIf(missing !== undefined)(
   async () => {
     const before = await sha256(image);
     const { status, stdout, stderr } = run(
-      process.execPath,
-      [COWFS, 'run', image, '--', 'qemu-system-x86_64', ...MACHINE, '-hda', '{}'],
+      COWFS,
+      ['run', image, '--', 'qemu-system-x86_64', ...MACHINE, '-hda', '{}'],
       { timeoutMs: BOOT_MS },
     );
     expect(stderr).not.toContain('cowfs:');

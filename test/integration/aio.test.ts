@@ -52,7 +52,7 @@ test('a machine that refuses io_uring is served by threads', () => {
   const directory = scratch();
   const base = makeBase(directory, 100_000);
   const mountpoint = makeMountpoint(directory);
-  const mounted = run(process.execPath, [WITHOUT, process.execPath, COWFS, 'mount', base, mountpoint]);
+  const mounted = run(process.execPath, [WITHOUT, COWFS, 'mount', base, mountpoint]);
   expect(mounted).toEqual({ status: 0, stdout: `${mountpoint}/disk.raw\n`, stderr: '' });
   expect(statusOf(mountpoint).aio).toBe('threads');
   expect(Buffer.compare(readFileSync(join(mountpoint, 'disk.raw')), readFileSync(base))).toBe(0);
@@ -63,7 +63,7 @@ test('--aio io_uring is refused there, with the reason, and nothing is left', as
   const directory = scratch();
   const base = makeBase(directory, 100_000);
   const mountpoint = makeMountpoint(directory);
-  const command = [WITHOUT, process.execPath, COWFS, 'mount', '--aio', 'io_uring', base, mountpoint];
+  const command = [WITHOUT, COWFS, 'mount', '--aio', 'io_uring', base, mountpoint];
   expectRefusal(run(process.execPath, command), 4, '--aio io_uring', 'EPERM', 'seccomp', 'leave --aio out');
   expect(mountsBelow(directory)).toEqual([]);
   await expectNothingLeft(directory);

@@ -1,5 +1,5 @@
 /** Machines that lack a part: exit code 4, one line that says which and how to get it, and nothing left behind. */
-import { chmodSync, writeFileSync } from 'node:fs';
+import { chmodSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { COWFS, cowfs, makeBase, makeMountpoint, must, type Result, run } from '../harness.ts';
@@ -40,7 +40,7 @@ test.for([
   needsRoot(context);
   const { directory, mountpoint, as } = ordinaryUser();
   const xdg = as.env?.['XDG_RUNTIME_DIR'] ?? '';
-  const command = ['env', `XDG_RUNTIME_DIR=${xdg}`, process.execPath, COWFS];
+  const command = ['env', `XDG_RUNTIME_DIR=${xdg}`, COWFS];
   const result = withDev(directory, line, user, [...command, 'mount', makeBase(directory, 4096), mountpoint]);
   expectRefusal(result, code, ...says);
   await expectNothingLeft(mountpoint, user === 'root' ? undefined : join(xdg, 'cowfs'));
@@ -53,11 +53,10 @@ test('no fusermount3 without root is told', async (context) => {
   needs(context, 'fusermount3');
   const { directory, mountpoint, runtime, as } = ordinaryUser();
   const base = makeBase(directory, 4096);
+  symlinkSync(process.execPath, join(directory, 'node'));
   const env = { ...as.env, PATH: directory };
   const node = (...args: string[]): Result =>
-    as.user === undefined
-      ? run(process.execPath, [COWFS, ...args], { env })
-      : run('env', [`PATH=${directory}`, process.execPath, COWFS, ...args], as);
+    as.user === undefined ? run(COWFS, args, { env }) : run('env', [`PATH=${directory}`, COWFS, ...args], as);
   expectRefusal(node('mount', base, mountpoint), 4, 'fusermount3', 'apt-get install fuse3');
   await expectNothingLeft(mountpoint, runtime);
   const doctor = node('doctor');

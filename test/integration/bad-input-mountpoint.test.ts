@@ -50,9 +50,7 @@ test('of many mounts of one place at once exactly one wins, and the others say w
   onTestFinished(() => {
     cowfs(['unmount', '--force', mountpoint]);
   });
-  const results = await Promise.all(
-    Array.from({ length: 6 }, () => finish(start(process.execPath, [COWFS, 'mount', base, mountpoint]))),
-  );
+  const results = await Promise.all(Array.from({ length: 6 }, () => finish(start(COWFS, ['mount', base, mountpoint]))));
   const losers = results.filter(({ status }) => status !== 0);
   expect(losers).toHaveLength(5);
   const { pid } = statusOf(mountpoint);

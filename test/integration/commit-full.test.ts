@@ -201,7 +201,7 @@ test('a file size limit (ulimit -f)', (context) => {
   const before = { base: untouched(kept.base), overlay: hashOf(kept.overlay), names: names(directory) };
   // Less than: a header, the map, the data, the base.
   for (const limit of [4096, MIB, 140 * MIB, 145 * MIB]) {
-    const limited = run('prlimit', [`--fsize=${limit}`, process.execPath, COWFS, 'commit', kept.overlay]);
+    const limited = run('prlimit', [`--fsize=${limit}`, COWFS, 'commit', kept.overlay]);
     expect(limited.stderr).toMatch(/^cowfs: [^\n]*EFBIG[^\n]*\n$/);
     expect([1, 4]).toContain(limited.status);
     expect({ base: untouched(kept.base), overlay: hashOf(kept.overlay), names: names(directory) }).toEqual(before);

@@ -194,7 +194,7 @@ test('an export during a commit is right, or refused', async () => {
   const child = await stoppedCommit('half', base, mountpoint);
   picture.write(disk.disk, MIB);
   const shown = picture.hash;
-  const exporting = start(process.execPath, [COWFS, 'export', disk.disk, target]);
+  const exporting = start(COWFS, ['export', disk.disk, target]);
   await untilTrue(exporting, () => writesUnnamed(exporting.pid ?? 0, directory));
   child.kill('SIGCONT');
   const [committed, exported] = [await exitOf(child), await exitOf(exporting)];
@@ -209,7 +209,7 @@ test('while an export is under way', async () => {
   const disk = largeDisk();
   const target = join(disk.directory, 'copy.img');
   const shown = disk.picture.hash;
-  const exporting = start(process.execPath, [COWFS, 'export', disk.disk, target]);
+  const exporting = start(COWFS, ['export', disk.disk, target]);
   await untilTrue(exporting, () => writesUnnamed(exporting.pid ?? 0, disk.directory));
   exporting.kill('SIGSTOP');
   expect(existsSync(target)).toBe(false);

@@ -62,11 +62,9 @@ test.for([
   const { disk, mountpoint } = mountDisk(base, makeMountpoint(directory), ['--store', directory]);
   writeAt(disk, places, 1);
   const before = performance.now();
-  const { status, stderr } = spawnSync(
-    '/usr/bin/time',
-    ['-f', 'rss %M KiB', process.execPath, COWFS, 'commit', mountpoint],
-    { encoding: 'utf8' },
-  );
+  const { status, stderr } = spawnSync('/usr/bin/time', ['-f', 'rss %M KiB', COWFS, 'commit', mountpoint], {
+    encoding: 'utf8',
+  });
   const seconds = (performance.now() - before) / 1000;
   expect({ status, stderr }).toEqual({ status: 0, stderr: expect.stringMatching(/^rss \d+ KiB\n$/) });
   const rssBytes = Number(/\d+/.exec(stderr)?.[0]) * 1024;
@@ -109,13 +107,9 @@ test('single blocks all over a disk: much map and little data', { timeout: 300_0
   closeSync(fd);
   mustCowfs(['unmount', mountpoint]);
   const before = performance.now();
-  const { status, stderr } = spawnSync(
-    '/usr/bin/time',
-    ['-f', 'rss %M KiB', process.execPath, COWFS, 'commit', overlay],
-    {
-      encoding: 'utf8',
-    },
-  );
+  const { status, stderr } = spawnSync('/usr/bin/time', ['-f', 'rss %M KiB', COWFS, 'commit', overlay], {
+    encoding: 'utf8',
+  });
   const seconds = (performance.now() - before) / 1000;
   expect({ status, stderr }).toEqual({ status: 0, stderr: expect.stringMatching(/^rss \d+ KiB\n$/) });
   const rssBytes = Number(/\d+/.exec(stderr)?.[0]) * 1024;

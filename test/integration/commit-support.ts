@@ -31,6 +31,7 @@ import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate } from '../../src/
 import {
   COWFS,
   exitOf,
+  MAIN,
   type Mount,
   makeMountpoint,
   mountDisk,
@@ -196,7 +197,7 @@ export class Picture {
 
 /** `cowfs commit`, running. */
 export function startCommit(...args: readonly string[]): ChildProcess {
-  return start(process.execPath, [COWFS, 'commit', ...args], { stdio: 'ignore' });
+  return start(COWFS, ['commit', ...args], { stdio: 'ignore' });
 }
 
 function hasEnded(child: ChildProcess): boolean {
@@ -290,7 +291,7 @@ function pausing(
     COWFS_TEST_SIGNAL: signal,
     COWFS_TEST_LOG: log,
   };
-  return start(process.execPath, ['--import', pause, COWFS, ...command], {
+  return start(process.execPath, ['--import', pause, MAIN, ...command], {
     stdio: 'ignore',
     env,
   });

@@ -159,7 +159,7 @@ test('a reader that goes away has seen enough', () => {
   for (const options of [[], ['--json'], ['--written'], ['--map']]) {
     for (const reader of ['head -n 1', 'head -c 1', 'true']) {
       const script = `set -o pipefail; "$0" "$@" | ${reader}`;
-      const { status, stderr } = run('bash', ['-c', script, process.execPath, COWFS, 'diff', disk, ...options]);
+      const { status, stderr } = run('bash', ['-c', script, COWFS, 'diff', disk, ...options]);
       expect({ options, reader, status, stderr }).toEqual({ options, reader, status: 0, stderr: '' });
     }
   }
@@ -177,7 +177,7 @@ test('a full output is no success', () => {
   put(disk, 0, filled(1, BLOCK));
   for (const options of [[], ['--json'], ['--map']]) {
     const script = '"$0" "$@" >/dev/full';
-    const { status } = run('sh', ['-c', script, process.execPath, COWFS, 'diff', disk, ...options]);
+    const { status } = run('sh', ['-c', script, COWFS, 'diff', disk, ...options]);
     expect({ options, status }).not.toEqual({ options, status: 0 });
   }
 });
@@ -186,7 +186,7 @@ test('a file that is written to by diff holds all of it', () => {
   const { disk, directory } = mountSessions(WRITEBACK, undefined, [], 40 * BLOCK);
   put(disk, 0, filled(1, BLOCK));
   const path = join(directory, 'out.json');
-  must('sh', ['-c', '"$0" "$1" diff "$2" --json >"$3"', process.execPath, COWFS, disk, path]);
+  must('sh', ['-c', '"$0" diff "$1" --json >"$2"', COWFS, disk, path]);
   expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual(diffOf(disk));
 });
 

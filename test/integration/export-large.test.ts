@@ -46,7 +46,7 @@ interface Figures {
 
 /** Runs a command by time(1). */
 function measured(args: readonly string[]): Figures {
-  const { status, stderr } = run('/usr/bin/time', ['-f', '%e %M', process.execPath, COWFS, ...args], {
+  const { status, stderr } = run('/usr/bin/time', ['-f', '%e %M', COWFS, ...args], {
     timeoutMs: 600_000,
   });
   expect({ status, stderr }).toMatchObject({ status: 0 });

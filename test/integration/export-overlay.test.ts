@@ -206,14 +206,13 @@ test('several at once read one overlay file', async () => {
   const content = change(kept);
   await unmounted(kept);
   for (const format of FORMAT_NAMES) exported(kept.overlay, join(kept.directory, `1-${format}`), format);
-  const script = FORMAT_NAMES.map(
-    (_, index) => `"$0" "$1" export "$2" "$3/at-once-${index}.raw" & pids="$pids $!"`,
-  ).join('\n');
+  const script = FORMAT_NAMES.map((_, index) => `"$0" export "$1" "$2/at-once-${index}.raw" & pids="$pids $!"`).join(
+    '\n',
+  );
   must('sh', [
     '-c',
     `${script}\nfor pid in $pids; do wait "$pid" || exit 1; done`,
-    process.execPath,
-    join(import.meta.dirname, '../../bin/cowfs.js'),
+    join(import.meta.dirname, '../../bin/cowfs'),
     kept.overlay,
     kept.directory,
   ]);

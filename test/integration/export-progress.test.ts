@@ -90,7 +90,7 @@ test('--json: there are events on the way, in the time that it takes', async (co
   const { disk } = mountOver(faulty, []);
   faulty.setPlan({ gate: { from: 5 * MIB, to: 8 * MIB } });
   const target = makeMountpoint(faulty.directory, 'target');
-  const child = start(process.execPath, [COWFS, 'export', disk, join(target, 'x'), '--json']);
+  const child = start(COWFS, ['export', disk, join(target, 'x'), '--json']);
   const result = finish(child);
   await faulty.untilGated(1);
   const gatedMs = performance.now();
@@ -107,7 +107,7 @@ test('--json: a reader that goes away', () => {
   for (const reader of ['true', 'head -n 1']) {
     const path = join(directory, 'x');
     const script = `"$0" "$@" | ${reader}; exit "\${PIPESTATUS[0]}"`;
-    const line = ['-c', script, process.execPath, COWFS, 'export', disk, path, '--json', '--force'];
+    const line = ['-c', script, COWFS, 'export', disk, path, '--json', '--force'];
     const { stderr } = run('bash', line);
     // Nobody is there to be told; no stack in any case.
     expect(stderr.split('\n').length, stderr).toBeLessThanOrEqual(2);

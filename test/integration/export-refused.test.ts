@@ -69,7 +69,7 @@ describe.each(FORMAT_NAMES)('%s', (format) => {
     needs(context, 'prlimit');
     const { directory, disk } = live();
     const target = makeMountpoint(directory, 'target');
-    const command = [process.execPath, COWFS, 'export', disk, join(target, 'image'), ...FORMATS[format]];
+    const command = [COWFS, 'export', disk, join(target, 'image'), ...FORMATS[format]];
     const result = run('prlimit', [`--fsize=${2 * MIB}`, '--', ...command], { cwd: target });
     expectRefusal(result, 1, join(target, 'image'), 'EFBIG');
     expect(strangersIn(target)).toEqual([]);

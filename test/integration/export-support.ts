@@ -79,7 +79,7 @@ export function startExport(
   format: FormatName,
   options: readonly string[] = [],
 ): ChildProcess {
-  return start(process.execPath, [COWFS, 'export', source, path, ...FORMATS[format], ...options]);
+  return start(COWFS, ['export', source, path, ...FORMATS[format], ...options]);
 }
 
 /** Its end, which must be a good one. */
@@ -188,7 +188,7 @@ export function plainEnv(env: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
 
 /** The command line for script(1) that runs cowfs on a terminal of that size; the session goes nowhere but to its output. */
 export function onTerminal(args: readonly string[], { columns, rows }: Window): string[] {
-  const words = [process.execPath, COWFS, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`);
+  const words = [COWFS, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`);
   return ['-qec', `stty cols ${columns} rows ${rows}; exec ${words.join(' ')}`, '/dev/null'];
 }
 

@@ -49,11 +49,11 @@ function install(context: TestContext, args: readonly string[], options: RunOpti
   const { status, stderr } = run('npm', ['ci', ...quiet, ...args], { ...options, cwd: directory });
   skipUnless(context, !/ENOTFOUND|EAI_AGAIN|ETIMEDOUT|ECONNREFUSED/.test(stderr), 'npm cannot reach its registry');
   expect({ status, stderr: status === 0 ? '' : stderr }).toEqual({ status: 0, stderr: '' });
-  const command = join(directory, 'bin/cowfs.js');
+  const command = join(directory, 'bin/cowfs');
   return {
     directory,
     fuseNative: join(directory, 'node_modules/fuse-native'),
-    cowfs: (...line) => run(process.execPath, [command, ...line]),
+    cowfs: (...line) => run(command, line),
   };
 }
 

@@ -110,7 +110,7 @@ test('--foreground: the disk on standard output, readable words with --trace on 
   const directory = scratch();
   const base = makeBase(directory, 5000);
   const mountpoint = makeMountpoint(directory);
-  const child = start(process.execPath, [COWFS, 'mount', ...FUSE_NATIVE, '--foreground', '--trace', base, mountpoint]);
+  const child = start(COWFS, ['mount', ...FUSE_NATIVE, '--foreground', '--trace', base, mountpoint]);
   onTestFinished(() => {
     cowfs(['unmount', '--force', mountpoint]);
   });
@@ -132,7 +132,7 @@ test('SIGTERM ends --foreground with exit code 0', async () => {
   const directory = scratch();
   const mountpoint = makeMountpoint(directory);
   const base = makeBase(directory, 5000);
-  const child = start(process.execPath, [COWFS, 'mount', ...FUSE_NATIVE, '--foreground', base, mountpoint]);
+  const child = start(COWFS, ['mount', ...FUSE_NATIVE, '--foreground', base, mountpoint]);
   onTestFinished(() => {
     cowfs(['unmount', '--force', mountpoint]);
   });

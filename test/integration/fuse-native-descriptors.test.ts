@@ -61,7 +61,7 @@ test('kill -9 of `cowfs run`: the disk and its place go, and the command gets er
   const base = makeBase(scratch(), 1_000_001);
   // Reads past the page cache, again and again, until it is refused.
   const script = 'echo $$ "$0"; while dd if="$0" of=/dev/null bs=4k iflag=direct; do :; done; exec sleep 600';
-  const child = start(process.execPath, [COWFS, 'run', ...FUSE_NATIVE, base, '--', 'sh', '-c', script, '{}']);
+  const child = start(COWFS, ['run', ...FUSE_NATIVE, base, '--', 'sh', '-c', script, '{}']);
   const [, shell = '', disk = ''] = /^(\d+) (.*)\n/.exec(await said(child, '\n')) ?? [];
   const abort = abortFile(dirname(disk));
   onTestFinished(async () => {

@@ -118,8 +118,9 @@ test('a mount that a parent made and hands over is refused, and left to the pare
   const device = openSync('/dev/fuse', 'r+');
   const options = `fd=${device},rootmode=40000,user_id=0,group_id=0,default_permissions`;
   expect(mount('handed-over', mountpoint, 'fuse.cowfs', 6, options)).toBe(0);
-  const command = [COWFS, 'mount', ...FUSE_NATIVE, base, '/dev/fd/3'];
-  const child = spawn(process.execPath, command, { stdio: ['ignore', 'pipe', 'pipe', device] });
+  const child = spawn(COWFS, ['mount', ...FUSE_NATIVE, base, '/dev/fd/3'], {
+    stdio: ['ignore', 'pipe', 'pipe', device],
+  });
   expectRefusal(await finish(child), 2, '/dev/fd/3', 'fuse-native', 'leave it out');
   expect(mountsBelow(mountpoint)).toEqual([mountpoint]);
   closeSync(device);

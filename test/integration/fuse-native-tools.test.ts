@@ -79,7 +79,7 @@ test('a base that does not answer keeps the one thread waiting; unmount --force 
   const read = finish(reader);
   const stateOf = (of: number): string => readFileSync(`/proc/${of}/wchan`, 'utf8');
   await poll('the daemon waits for the base', () => /fuse|request_wait/.test(stateOf(pid)));
-  const command = start(process.execPath, [COWFS, 'unmount', '--force', mountpoint]);
+  const command = start(COWFS, ['unmount', '--force', mountpoint]);
   expect(await exitOf(command)).toBe(0);
   expect(isAlive(pid)).toBe(false);
   expect((await read).status).not.toBe(0);

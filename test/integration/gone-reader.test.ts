@@ -28,7 +28,7 @@ import { expectContent, filled, mountSessions, put, WRITEBACK } from './sessions
 /** Its exit code, and what standard error has, when standard output goes there. */
 function piped(into: string, args: readonly string[]): Omit<Result, 'stdout'> {
   const script = `"$0" "$@" ${into}; exit "\${PIPESTATUS[0]}"`;
-  const { status, stderr } = run('bash', ['-c', script, process.execPath, COWFS, ...args]);
+  const { status, stderr } = run('bash', ['-c', script, COWFS, ...args]);
   return { status, stderr };
 }
 
@@ -103,7 +103,7 @@ test('mount, in the background and in the foreground', async () => {
   expect(piped('| true', ['mount', base, mountpoint])).toEqual({ status: 0, stderr: '' });
   expectContent(join(mountpoint, 'disk.raw'), readFileSync(base));
   mustCowfs(['unmount', mountpoint]);
-  const child = start(process.execPath, [COWFS, 'mount', '--foreground', base, mountpoint]);
+  const child = start(COWFS, ['mount', '--foreground', base, mountpoint]);
   child.stdout?.destroy();
   const ended = exitOf(child);
   await poll('mounted', () => mountsBelow(mountpoint).length > 0 && existsSync(join(mountpoint, 'disk.raw')));
@@ -116,7 +116,7 @@ test('mount, in the background and in the foreground', async () => {
 
 test('status --watch ends with its reader', async () => {
   const { mountpoint } = mountSessions(WRITEBACK, undefined);
-  const child = start(process.execPath, [COWFS, 'status', mountpoint, '--watch', '--json']);
+  const child = start(COWFS, ['status', mountpoint, '--watch', '--json']);
   const ended = finish(child);
   child.stdout?.once('data', () => child.stdout?.destroy());
   expect(await ended).toMatchObject({ status: 0, stderr: '' });
@@ -141,8 +141,8 @@ test('nobody reads what goes wrong, either', () => {
 test('run: its command has a standard output that waits for a slow reader, and ends with one that is gone', () => {
   const base = makeBase(scratch(), MIB);
   const into = (reader: string): Result => {
-    const script = `"$0" "$1" run "$2" -- seq 300000 | ${reader}; exit "\${PIPESTATUS[0]}"`;
-    return run('bash', ['-c', script, process.execPath, COWFS, base]);
+    const script = `"$0" run "$1" -- seq 300000 | ${reader}; exit "\${PIPESTATUS[0]}"`;
+    return run('bash', ['-c', script, COWFS, base]);
   };
   expect(into('(sleep 1; tail -n 1)')).toEqual({ status: 0, stdout: '300000\n', stderr: '' });
   const { status, stderr } = into('true');
@@ -159,7 +159,7 @@ test.for(['table', 'JSON'])(
     const { disk } = mountOver(faulty, []);
     for (let offset = 2 * MIB; offset < 8 * MIB; offset += MIB / 4) put(disk, offset, filled(1, BLOCK));
     faulty.setPlan({ gate: { from: 2 * MIB, to: 2 * MIB + BLOCK } });
-    const child = start(process.execPath, [COWFS, 'diff', disk, ...(form === 'JSON' ? ['--json'] : [])]);
+    const child = start(COWFS, ['diff', disk, ...(form === 'JSON' ? ['--json'] : [])]);
     const ended = finish(child);
     child.stdout?.once('data', () => child.stdout?.destroy());
     await faulty.untilGated(1);

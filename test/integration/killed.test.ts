@@ -78,7 +78,7 @@ test('a cached writer notices a dead daemon within seconds, without fsync', asyn
 test('kill -9 of `cowfs run`: the disk, its place and its space go; the command gets errors', async () => {
   const directory = scratch();
   const base = makeBase(directory, MIB);
-  const child = start(process.execPath, [COWFS, 'run', base, '--', 'sh', '-c', 'echo $$ {}; exec sleep 600 <{}']);
+  const child = start(COWFS, ['run', base, '--', 'sh', '-c', 'echo $$ {}; exec sleep 600 <{}']);
   const [, shell = '', disk = ''] = /^(\d+) (.*)\n/.exec(await said(child, '\n')) ?? [];
   onTestFinished(() => {
     process.kill(Number(shell), 'SIGKILL');
@@ -112,7 +112,7 @@ test.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)(
 test.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)('%s ends --foreground with exit code 0', async (signal) => {
   const directory = scratch();
   const mountpoint = makeMountpoint(directory);
-  const child = start(process.execPath, [COWFS, 'mount', '--foreground', makeBase(directory, MIB), mountpoint]);
+  const child = start(COWFS, ['mount', '--foreground', makeBase(directory, MIB), mountpoint]);
   onTestFinished(() => {
     cowfs(['unmount', '--force', mountpoint]);
   });
@@ -154,7 +154,7 @@ test('closing the terminal does not end a background mount', async () => {
     cowfs(['unmount', '--force', mountpoint]);
   });
   // A session of its own on a terminal, which is hung up when the shell ends (pty(7)).
-  must('script', ['-qec', `'${process.execPath}' '${COWFS}' mount '${base}' '${mountpoint}'`, '/dev/null']);
+  must('script', ['-qec', `'${COWFS}' mount '${base}' '${mountpoint}'`, '/dev/null']);
   expect(statSync(`${mountpoint}/disk.raw`).size).toBe(MIB);
   expect(readFileSync(`${mountpoint}/disk.raw`).equals(readFileSync(base))).toBe(true);
 });
@@ -169,9 +169,9 @@ test('a daemon that does not answer: `list` tells of it, `unmount --force` gets 
     await poll('it is gone', () => leftAt(mountpoint).length === 0);
   });
   // Whoever asks the mount itself would wait for ever, and could not be killed.
-  const listed = await within(20_000, finish(start(process.execPath, [COWFS, 'list'])));
+  const listed = await within(20_000, finish(start(COWFS, ['list'])));
   expect(listed.stderr).toContain(mountpoint);
-  const unmounted = await within(40_000, finish(start(process.execPath, [COWFS, 'unmount', '--force', mountpoint])));
+  const unmounted = await within(40_000, finish(start(COWFS, ['unmount', '--force', mountpoint])));
   expect(unmounted).toEqual({ status: 0, stdout: '', stderr: '' });
   expect(isAlive(pid)).toBe(false);
   await expectNothingLeft(mountpoint);

@@ -80,7 +80,7 @@ test('in the foreground the log is words on standard error, and the disk alone o
   const directory = scratch();
   const base = makeBase(directory, 5000);
   const mountpoint = makeMountpoint(directory);
-  const child = start(process.execPath, [COWFS, 'mount', '--foreground', '--trace', base, mountpoint]);
+  const child = start(COWFS, ['mount', '--foreground', '--trace', base, mountpoint]);
   onTestFinished(() => {
     cowfs(['unmount', '--force', mountpoint]);
   });

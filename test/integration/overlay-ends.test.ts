@@ -78,7 +78,7 @@ test('of many unmounts at once one does it, the others wait with it, and what wa
     writeSync(fd, WRITTEN, 0, WRITTEN.length, 1000 + round);
     closeSync(fd);
     const results = await Promise.all(
-      Array.from({ length: 6 }, () => finish(start(process.execPath, [COWFS, 'unmount', kept.mountpoint]))),
+      Array.from({ length: 6 }, () => finish(start(COWFS, ['unmount', kept.mountpoint]))),
     );
     expect(results.some(({ status }) => status === 0)).toBe(true);
     for (const result of results) if (result.status !== 0) expectRefusal(result, 2, kept.mountpoint, 'no cowfs mount');
@@ -178,7 +178,7 @@ test.for(MAPPING_MODES)(
     const word = join(directory, 'word');
     const script = `"$1" --input-type=module -e "$2" -- "$0" "$3" </dev/null >/dev/null 2>&1 & for n in $(seq 200); do [ -e "$3" ] && exit; sleep 0.05; done; exit 9`;
     const args = ['run', base, ...optionsOf(mode, context), '--overlay', overlay, '--', 'sh', '-c', script, '{}'];
-    const child = start(process.execPath, [COWFS, ...args, process.execPath, program, word]);
+    const child = start(COWFS, [...args, process.execPath, program, word]);
     onTestFinished(() => {
       const [, pid] = must('cat', [word]).split(' ');
       if (isAlive(Number(pid))) process.kill(Number(pid), 'SIGKILL');
@@ -204,7 +204,7 @@ test.for(TRANSPORT_MODES)(
     writeFileSync(join(makeMountpoint(directory, 'bin'), 'sync'), slow, { mode: 0o755 });
     const args = ['run', base, ...optionsOf(mode, context), '--overlay', overlay, '--', 'sh', '-c', 'echo "$0"', '{}'];
     const env = { ...process.env, PATH: `${directory}/bin:${process.env['PATH']}` };
-    const child = start(process.execPath, [COWFS, ...args], { env });
+    const child = start(COWFS, args, { env });
     const result = finish(child);
     const place = dirname((await said(child, '\n')).trim());
     await poll('run has ended', () => !isAlive(child.pid ?? 0), 20_000).catch((error: unknown) => {

@@ -62,7 +62,7 @@ test('an ordinary user’s --allow-other works where /etc/fuse.conf allows it', 
   const script = `
     set -e
     mount --bind "${conf}" /etc/fuse.conf
-    cowfs() { runuser -u nobody -- env XDG_RUNTIME_DIR="${as.env?.['XDG_RUNTIME_DIR']}" "${process.execPath}" "${COWFS}" "$@"; }
+    cowfs() { runuser -u nobody -- env XDG_RUNTIME_DIR="${as.env?.['XDG_RUNTIME_DIR']}" "${COWFS}" "$@"; }
     cowfs mount --allow-other "${base}" "${mountpoint}"
     trap 'cowfs unmount "${mountpoint}"' EXIT
     runuser -u daemon -- cmp "${base}" "${mountpoint}/disk.raw"
@@ -81,7 +81,7 @@ test('in a user namespace: mount, use, list, kill -9, run, unmount', async (cont
   const base = makeBase(directory, BASE_BYTES);
   const script = `
     set -e
-    cowfs() { "${process.execPath}" "${COWFS}" "$@"; }
+    cowfs() { "${COWFS}" "$@"; }
     gone() { i=0; while grep -q " ${mountpoint} " /proc/self/mountinfo; do sleep 0.05; i=$((i+1)); [ $i -lt 40 ]; done; }
     trap 'cowfs unmount --force "${mountpoint}" 2>/dev/null || true' EXIT
     [ "$(id -u)" = 0 ]
@@ -118,7 +118,7 @@ async function mountHandedOver(base: string, mountpoint: string, fd: number): Pr
   });
   const stdio: ('ignore' | 'pipe' | number)[] = ['ignore', 'pipe', 'pipe'];
   while (stdio.length < fd) stdio.push('ignore');
-  const child = spawn(process.execPath, [COWFS, 'mount', base, `/dev/fd/${fd}`], { stdio: [...stdio, device] });
+  const child = spawn(COWFS, ['mount', base, `/dev/fd/${fd}`], { stdio: [...stdio, device] });
   closeSync(device);
   return finish(child);
 }

@@ -14,7 +14,7 @@ async function startRun(
   options: readonly string[] = [],
 ): Promise<{ child: ChildProcess; pid: number; disk: string; base: string }> {
   const base = makeBase(scratch(), 100_001);
-  const child = start(process.execPath, [COWFS, 'run', base, ...options, '--', 'sh', '-c', script, '{}']);
+  const child = start(COWFS, ['run', base, ...options, '--', 'sh', '-c', script, '{}']);
   const [pid = '', disk = ''] = (await said(child, '\n')).trim().split(' ');
   onTestFinished(() => {
     if (isAlive(Number(pid))) process.kill(Number(pid), 'SIGKILL');
@@ -77,7 +77,7 @@ test.each(['temporary', 'kept'])(
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       errors += text;
     });
-    must(process.execPath, [COWFS, 'unmount', dirname(disk)]);
+    must(COWFS, ['unmount', dirname(disk)]);
     expect(await exitOf(child)).toBe(125);
     await poll('it has said so', () => errors !== '');
     expect(errors).toMatch(/^cowfs: [^\n]*unmounted[^\n]*\n$/);
@@ -97,7 +97,7 @@ test('a signal at any moment of the start leaves nothing behind', async () => {
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGKILL'] as const) {
     for (let delayMs = 60; delayMs <= 260; delayMs += 40) {
       // Ends with its input when run is killed and leaves it behind.
-      const child = start(process.execPath, [COWFS, 'run', base, '--', 'cat'], { stdio: 'pipe' });
+      const child = start(COWFS, ['run', base, '--', 'cat'], { stdio: 'pipe' });
       await new Promise((wake) => setTimeout(wake, delayMs));
       child.kill(signal);
       await exitOf(child);
@@ -128,7 +128,7 @@ test('Ctrl-C on a terminal reaches the command once', (context) => {
     'i=0; while [ $i -lt 20 ]; do sleep 0.05; i=$((i+1)); done',
     'echo "interrupts: $n"; : >"$PLACE/done"',
   ].join('; ');
-  const inner = `'${process.execPath}' '${COWFS}' run '${base}' -- sh -c "$COUNTER"`;
+  const inner = `'${COWFS}' run '${base}' -- sh -c "$COUNTER"`;
   const keys = `(${wait('[ ! -e "$PLACE/ready" ]')}; printf "\\003"; ${wait('[ ! -e "$PLACE/done" ]')})`;
   const { stdout } = run('sh', ['-c', `${keys} | script -qec "$INNER" /dev/null`], {
     env: { INNER: inner, COUNTER: counter, PLACE: directory },

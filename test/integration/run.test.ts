@@ -128,9 +128,7 @@ test('two at once over one base are apart, and one knows nothing of the other’
   const base = makeBase(scratch(), 100_000);
   const script = 'echo "$1" | dd of="$0" conv=notrunc status=none; sync; head -c 4 "$0"';
   const results = await Promise.all(
-    ['one', 'two', 'six'].map((word) =>
-      finish(start(process.execPath, [COWFS, 'run', base, '--', 'sh', '-c', script, '{}', word])),
-    ),
+    ['one', 'two', 'six'].map((word) => finish(start(COWFS, ['run', base, '--', 'sh', '-c', script, '{}', word]))),
   );
   expect(results.map(({ stdout }) => stdout)).toEqual(['one\n', 'two\n', 'six\n']);
 });

@@ -138,7 +138,7 @@ test('of two commands at once on one disk that is written to, both see all of it
   const { disk, at, original } = mountSessions(WRITEBACK, undefined);
   const fd = opened(disk);
   writeSync(fd, filled(1, 100_000), 0, 100_000, 10);
-  const children = ['a.raw', 'b.raw', 'c.raw'].map((name) => start(process.execPath, [COWFS, 'fork', disk, at(name)]));
+  const children = ['a.raw', 'b.raw', 'c.raw'].map((name) => start(COWFS, ['fork', disk, at(name)]));
   await poll('they are done', () => children.every((child) => child.exitCode !== null), 60_000);
   expect(children.map((child) => child.exitCode)).toEqual([0, 0, 0]);
   for (const name of ['a.raw', 'b.raw', 'c.raw']) expectContent(at(name), patched(original, [10, filled(1, 100_000)]));
@@ -160,7 +160,7 @@ test('a fork waits for the kernel, not for its writers: a full store that holds 
      setInterval(() => {}, 1000);`,
   ]);
   await said(writer, 'written');
-  const child = start(process.execPath, [COWFS, 'fork', disk, at('b.raw')]);
+  const child = start(COWFS, ['fork', disk, at('b.raw')]);
   let stderr = '';
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     stderr += text;

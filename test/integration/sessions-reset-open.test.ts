@@ -118,7 +118,7 @@ test.for(KERNEL_MODES)('$name: dirty pages of a mapping do not come back after -
      const fd = fs.openSync(path, 'r+');
      const address = calls.mmap(fd, 0, 65536);
      for (let at = 0; at < 65536; at += 4096) calls.store(address + at + 5, Buffer.from('dirty'));
-     execFileSync(process.execPath, [cli, 'reset', '--force', path]);
+     execFileSync(cli, ['reset', '--force', path]);
      const texts = [];
      const look = () => { const into = Buffer.alloc(5); calls.load(into, address + 40965); texts.push(into.toString('hex')); };
      look();
@@ -129,7 +129,7 @@ test.for(KERNEL_MODES)('$name: dirty pages of a mapping do not come back after -
      calls.msync(address, 65536);
      console.log(JSON.stringify(texts));`,
     disk,
-    new URL('../../bin/cowfs.js', import.meta.url).pathname,
+    new URL('../../bin/cowfs', import.meta.url).pathname,
   );
   const expected = original.subarray(40_965, 40_970).toString('hex');
   expect(seen).toEqual([expected, expected]);

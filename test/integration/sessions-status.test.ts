@@ -142,7 +142,7 @@ test.for(TRANSPORT_MODES)(
   '$name: --watch --json prints a line a second until it is interrupted, and ends with 0',
   async (mode, context) => {
     const { mountpoint, at } = mountSessions(mode, context);
-    const watch = start(process.execPath, [COWFS, 'status', mountpoint, '--watch', '--json']);
+    const watch = start(COWFS, ['status', mountpoint, '--watch', '--json']);
     let text = '';
     watch.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
       text += chunk;
@@ -164,7 +164,7 @@ test.for(TRANSPORT_MODES)(
 test('--watch redraws for people, of one mount and of all; a reader that goes ends it', async () => {
   const { mountpoint, disk } = mountSessions(WRITEBACK, undefined);
   for (const args of [[mountpoint], []]) {
-    const watch = start(process.execPath, [COWFS, 'status', ...args, '--watch']);
+    const watch = start(COWFS, ['status', ...args, '--watch']);
     let text = '';
     watch.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
       text += chunk;
@@ -174,13 +174,13 @@ test('--watch redraws for people, of one mount and of all; a reader that goes en
     watch.kill('SIGINT');
     expect(await exitOf(watch)).toBe(0);
   }
-  const piped = run('sh', ['-c', '"$0" "$1" status "$2" --watch | head -n 1', process.execPath, COWFS, mountpoint]);
+  const piped = run('sh', ['-c', '"$0" status "$1" --watch | head -n 1', COWFS, mountpoint]);
   expect(piped).toMatchObject({ status: 0, stderr: '' });
 });
 
 test('--watch ends with the mount, in one line; of a mount that is not there it is refused', async () => {
   const { mountpoint, directory } = mountSessions(WRITEBACK, undefined);
-  const watch = start(process.execPath, [COWFS, 'status', mountpoint, '--watch', '--json']);
+  const watch = start(COWFS, ['status', mountpoint, '--watch', '--json']);
   const result = finish(watch);
   await poll('it has started', async () => (await statusNow(mountpoint)).pid > 0);
   await new Promise<void>((done) => watch.stdout?.once('data', () => done()));
@@ -212,7 +212,7 @@ test('a mount that does not answer is told of once, and the others are shown', a
   const other = mountSessions(WRITEBACK, undefined);
   // Its entry leads nowhere: as of a daemon that is alive and cannot tell.
   rmSync(findEntry(other.mountpoint)?.socket ?? '');
-  const watch = start(process.execPath, [COWFS, 'status', '--watch']);
+  const watch = start(COWFS, ['status', '--watch']);
   let [text, warnings] = ['', ''];
   watch.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
     text += chunk;

@@ -178,9 +178,7 @@ test('unmount of a disk with unwritten data in the cache does not lose the way',
 
 test('of many unmounts at once one does it, and the others say so', async () => {
   const { mountpoint } = mounted();
-  const results = await Promise.all(
-    Array.from({ length: 4 }, () => finish(start(process.execPath, [COWFS, 'unmount', mountpoint]))),
-  );
+  const results = await Promise.all(Array.from({ length: 4 }, () => finish(start(COWFS, ['unmount', mountpoint]))));
   expect(results.some(({ status }) => status === 0)).toBe(true);
   for (const result of results) if (result.status !== 0) expectRefusal(result, 2, mountpoint, 'no cowfs mount');
   await expectNothingLeft(mountpoint);

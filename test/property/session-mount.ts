@@ -247,7 +247,7 @@ export class SessionMount {
       reset: ['reset', disk, ...(force === true ? ['--force'] : [])],
     };
     return new Promise((done, fail) => {
-      execFile(process.execPath, [COWFS, ...(lines[op] ?? [])], { timeout: 60_000 }, (error, _stdout, stderr) => {
+      execFile(COWFS, [...(lines[op] ?? [])], { timeout: 60_000 }, (error, _stdout, stderr) => {
         const refusal = REFUSALS[String(error?.code)];
         if (error === null) done({});
         else if (refusal !== undefined) done({ refusal });

@@ -95,7 +95,7 @@ function checkTaken(disk: string, told: readonly number[]): void {
 
 /** The command runs beside the writers, whose words have to be taken meanwhile. */
 async function mustCowfsBeside(args: readonly string[]): Promise<void> {
-  const child = start(process.execPath, [COWFS, ...args], { stdio: ['ignore', 'inherit', 'inherit'] });
+  const child = start(COWFS, args, { stdio: ['ignore', 'inherit', 'inherit'] });
   expect(await exitOf(child)).toBe(0);
 }
 

@@ -9,6 +9,7 @@ let ahead: Worker | undefined;
 
 /** Starts the first worker's thread now; it does not keep the process alive until it gets a task. */
 export function startAhead(): void {
+  if (ahead !== undefined) return;
   ahead = start(0);
   ahead.unref();
 }

@@ -1,4 +1,4 @@
-/** The daemon's process is started before the command knows what it is to do: nothing of it stays where that comes to nothing. */
+/** A mount in the background whose command comes to nothing: nothing of it stays. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
@@ -7,7 +7,7 @@ import { COWFS, cowfs, exitOf, makeBase, makeMountpoint, mustCowfs, poll, scratc
 import { expectNothingLeft, leftAt } from './nothing-left-support.ts';
 import { MIB, randomOf, SEED } from './overlay-support.ts';
 
-console.log(`mount-ahead: COWFS_SEED=${SEED}`);
+console.log(`launcher-ends: COWFS_SEED=${SEED}`);
 
 const ROUNDS = 40;
 
@@ -46,7 +46,7 @@ test(`a mount whose command is killed is there as a whole, or nothing is left: $
   mustCowfs(['unmount', mountpoint]);
   let mounted = 0;
   for (let round = 0; round < ROUNDS; round++) {
-    const child = start(process.execPath, [COWFS, 'mount', base, mountpoint], { stdio: 'ignore' });
+    const child = start(COWFS, ['mount', base, mountpoint], { stdio: 'ignore' });
     await new Promise((wake) => setTimeout(wake, (random(1000) / 1000) * 1.3 * wholeMs));
     child.kill('SIGKILL');
     await exitOf(child);
