@@ -14,7 +14,7 @@ import { readMounts } from '../src/sys/mountinfo.ts';
 export const PROJECT = resolve(import.meta.dirname, '..');
 export const COWFS = join(PROJECT, 'bin/cowfs');
 /** What that has Node run, for all but a mount in the background. */
-export const MAIN = join(PROJECT, 'dist/cli/start.js');
+export const MAIN = join(PROJECT, 'dist/bundle/start.cjs');
 
 export interface Result {
   readonly status: number | null;

@@ -4,38 +4,22 @@
  * thread.
  */
 import { closeSync, constants, openSync, writeSync } from 'node:fs';
-import { closeOnExec, duplicateTo, fileFlags, newSession, setFileFlags } from '../sys/libc.ts';
-
-/** Set by `bin/cowfs`, for this process alone: the pipe's descriptor, and those that were open before. */
-const STATUS_FD = 'COWFS_STATUS_FD';
-const INHERITED = 'COWFS_INHERITED';
+import { closeOnExec, duplicateTo, newSession, setFileFlags } from '../sys/libc.ts';
+import type { Caller } from './caller.ts';
 
 const STDIO = [0, 1, 2] as const;
 const STDERR = 2;
 
 export class Launcher {
-  readonly #statusFd: number;
-  readonly #inherited: readonly number[];
-  /** Node has its pipes not block, and these are the caller's. */
-  readonly #stdioFlags = [fileFlags(0), fileFlags(1), fileFlags(2)] as const;
+  readonly #caller: Caller;
   readonly #onExit = (status: number): void => {
     this.tell(status);
   };
 
-  /** Before anything else is opened, or standard output written to. */
-  static find(): Launcher | undefined {
-    const { [STATUS_FD]: statusFd, [INHERITED]: inherited } = process.env;
-    delete process.env[STATUS_FD];
-    delete process.env[INHERITED];
-    return statusFd === undefined ? undefined : new Launcher(Number(statusFd), inherited ?? '');
-  }
-
-  private constructor(statusFd: number, inherited: string) {
-    this.#statusFd = statusFd;
-    const open = inherited.split(' ').filter((word) => /^\d+$/.test(word));
-    this.#inherited = open.map(Number).filter((fd) => fd > STDERR && fd !== statusFd);
+  constructor(caller: Caller) {
+    this.#caller = caller;
     // Node sees to that for the first ones only (uv_disable_stdio_inheritance); the watcher would have the others.
-    for (const fd of this.#inherited) closeOnExec(fd);
+    for (const fd of caller.inherited) closeOnExec(fd);
     process.once('exit', this.#onExit);
   }
 
@@ -44,13 +28,13 @@ export class Launcher {
     process.off('exit', this.#onExit);
     this.#giveBackFlags();
     try {
-      writeSync(this.#statusFd, `${status}`);
+      writeSync(this.#caller.statusFd, `${status}`);
       return true;
     } catch {
       // Killed meanwhile (EPIPE).
       return false;
     } finally {
-      closeSync(this.#statusFd);
+      closeSync(this.#caller.statusFd);
     }
   }
 
@@ -67,11 +51,14 @@ export class Launcher {
     const nothing = openSync('/dev/null', constants.O_RDWR);
     for (const fd of STDIO) if (fd !== STDERR || !keepsStderr) duplicateTo(nothing, fd);
     closeSync(nothing);
-    for (const fd of this.#inherited) if (fd !== kept) closeSync(fd);
+    for (const fd of this.#caller.inherited) if (fd !== kept) closeSync(fd);
     return this.tell(status);
   }
 
   #giveBackFlags(): void {
-    for (const fd of STDIO) setFileFlags(fd, this.#stdioFlags[fd]);
+    for (const fd of STDIO) {
+      const flags = this.#caller.stdioFlags[fd];
+      if (flags !== undefined) setFileFlags(fd, flags);
+    }
   }
 }

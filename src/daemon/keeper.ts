@@ -37,7 +37,7 @@ export class Keeper {
   #timer: NodeJS.Timeout;
 
   constructor({ fs, thread, journal, settle }: KeeperOptions) {
-    const worker = new Worker(new URL('./keeper-thread.js', import.meta.url), {
+    const worker = new Worker(new URL('./keeper-thread.cjs', import.meta.url), {
       name: 'keeper',
       trackUnmanagedFds: false,
     });

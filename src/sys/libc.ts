@@ -192,7 +192,7 @@ export function lockHeldByOther(fd: number, start: number, length: number): numb
 }
 
 /** The flags of an open file (F_GETFL), or the errno negated. Of all descriptors of this open file, as what follows. */
-export function fileFlags(fd: number): number {
+function fileFlags(fd: number): number {
   const flags = cFcntlNumber(fd, F_GETFL, 0) as number;
   return flags >= 0 ? flags : -koffi.errno();
 }

@@ -25,7 +25,7 @@ export function workerThread(index: number): Worker {
 
 /** Descriptors are the process's: a store that one worker opens another may close, and it outlives its opener. */
 function start(index: number): Worker {
-  return new Worker(new URL('./worker.js', import.meta.url), {
+  return new Worker(new URL('./worker.cjs', import.meta.url), {
     name: `fuse-${index}`,
     trackUnmanagedFds: false,
     resourceLimits: SERVING_HEAP,
