@@ -49,7 +49,7 @@ export class Launcher {
     process.chdir('/');
     this.#giveBackFlags();
     const nothing = openSync('/dev/null', constants.O_RDWR);
-    for (const fd of STDIO) if (fd !== STDERR || !keepsStderr) duplicateTo(nothing, fd);
+    for (const fd of STDIO) if (fd !== kept && (fd !== STDERR || !keepsStderr)) duplicateTo(nothing, fd);
     closeSync(nothing);
     for (const fd of this.#caller.inherited) if (fd !== kept) closeSync(fd);
     return this.tell(status);

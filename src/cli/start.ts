@@ -6,14 +6,13 @@
  */
 import { caller } from './caller.ts';
 
-async function start([verb, ...args]: readonly string[]): Promise<void> {
+async function start([verb = '', ...args]: readonly string[]): Promise<void> {
   const background = caller();
-  if (verb === 'mount') {
-    process.title = 'cowfs';
-    if (args.length >= 2 && !args.some((arg) => /^(-h|--help|--transport.*)$/.test(arg))) {
-      const { defaultTransport, loadAhead } = await import('../transport/load.ts');
-      await loadAhead(defaultTransport());
-    }
+  if (background !== undefined) process.title = 'cowfs';
+  const isUsual = args.length >= 2 && !args.some((arg) => /^(-h|--help|--transport.*)$/.test(arg));
+  if (isUsual && ['mount', 'run'].includes(verb)) {
+    const { defaultTransport, loadAhead } = await import('../transport/load.ts');
+    await loadAhead(defaultTransport());
   }
   const launcher = background && new (await import('./launcher.ts')).Launcher(background);
   const { main } = await import('./main.ts');

@@ -82,6 +82,20 @@ test('the base may be standard input, or a descriptor', async () => {
   }
 });
 
+test('options of the program may stand before the verb', async () => {
+  expect(shell('"$cowfs" --verbose mount "$base" "$mnt"')).toMatchObject({ status: 0, stderr: '' });
+  await expectDisk();
+  expectRefusal(shell('"$cowfs" -v mount nothing "$mnt" 2>&1 >/dev/null | head -n 1 >&2; exit 2'), 2, 'nothing');
+});
+
+test('names that look like descriptors', async () => {
+  const odd = makeMountpoint(directory, 'fd');
+  for (const digit of '3456789') makeMountpoint(odd, digit);
+  const roundabout = [...'456789'].map((digit) => `fd/${digit}/../..`).join('/');
+  expect(shell(`"$cowfs" mount ${roundabout}/base.img fd/3 && "$cowfs" unmount fd/3`)).toMatchObject({ status: 0, stderr: '' });
+  await expectNothingLeft(odd);
+});
+
 test('it is found by way of links, by its name on the PATH, and by a shell', async () => {
   symlinkSync(COWFS, join(directory, 'linked'));
   symlinkSync('linked', join(directory, 'twice'));
