@@ -44,7 +44,7 @@ nobody)
   ;;
 node-*)
   bin=$(bash test/other-node.sh "${name#node-}")
-  as=("${as[@]}" PATH="$bin:$PATH" COWFS_FUZZ_REQUESTS=100000)
+  as=("${as[@]}" PATH="$bin:$PATH" COWFS_FUZZ_REQUESTS=100000 COWFS_MODES=of-node)
   # Without what asks the same of every version, and takes minutes.
   selection=(--project unit --project integration "${core[@]}" lib/ sys/ base/ overlay/ fs/ fuse/ transport/ cli/ daemon/
     conformance/ integration/killed. integration/fuse-native-ends --exclude '**/overlay/export/qcow2.test.ts'
