@@ -9,7 +9,7 @@ const STATUS_FD = 'COWFS_STATUS_FD';
 const INHERITED = 'COWFS_INHERITED';
 
 export interface Caller {
-  /** A pipe that takes the exit code. */
+  /** A pipe that takes the exit code and this process's number. */
   readonly statusFd: number;
   /** Its descriptors that this process has, too, but for the standard ones. */
   readonly inherited: readonly number[];

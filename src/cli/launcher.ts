@@ -28,7 +28,7 @@ export class Launcher {
     process.off('exit', this.#onExit);
     this.#giveBackFlags();
     try {
-      writeSync(this.#caller.statusFd, `${status}`);
+      writeSync(this.#caller.statusFd, `${status} ${process.pid}`);
       return true;
     } catch {
       // Killed meanwhile (EPIPE).

@@ -59,7 +59,8 @@ const AT_SYMLINK_FOLLOW = 0x400;
 /** renameat2(2) (linux/fs.h). */
 const RENAME_NOREPLACE = 1;
 
-/** fcntl(2): descriptor flags (asm-generic/fcntl.h). */
+/** fcntl(2): duplicates (linux/fcntl.h), descriptor flags (asm-generic/fcntl.h). */
+const F_DUPFD_CLOEXEC = 1030;
 const F_SETFD = 2;
 const FD_CLOEXEC = 1;
 /** File status flags. */
@@ -206,6 +207,12 @@ export function setFileFlags(fd: number, flags: number): Errno {
 export function nonBlocking(fd: number): Errno {
   const flags = fileFlags(fd);
   return flags < 0 ? -flags : setFileFlags(fd, flags | O_NONBLOCK);
+}
+
+/** Another descriptor of the same open file, which no program is given (F_DUPFD_CLOEXEC), or the errno negated. */
+export function duplicate(fd: number): number {
+  const other = cFcntlNumber(fd, F_DUPFD_CLOEXEC, 0) as number;
+  return other < 0 ? -koffi.errno() : other;
 }
 
 /** Has `fd` stand for the open file of another descriptor (dup2(2)). */

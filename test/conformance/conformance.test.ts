@@ -1,7 +1,7 @@
 /**
  * The conformance suite (main.mjs) on a plain copy, which is the measure of the cases themselves, and on the disk over
  * each transport and each cache mode. The same cases for all; what a transport cannot carry has a case of its own that
- * says how it is answered instead. Each case has a mount of its own, and the base must be as it was after each.
+ * says how it is answered instead. Each case has a disk of its own, and the base must be as it was after each.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,6 +10,7 @@ import { CACHE_MODES, TRANSPORT_NAMES } from '../../src/transport/transport.ts';
 import { isRoot, makeMountpoint, mountDisk, must, PROJECT, run, scratch } from '../harness.ts';
 import { skipUnless } from '../integration/machine-support.ts';
 import { suiteBases } from './bases.ts';
+import { suiteDisks } from './disks.ts';
 
 const MAIN = join(import.meta.dirname, 'main.mjs');
 const CASE_TIMEOUT_MS = 100_000;
@@ -65,6 +66,7 @@ describe.each(TRIED)('$name', ({ name, options, lacks, isKept }) => {
   const applicable = CASES.filter((one) =>
     one.lacks === undefined ? !one.needs.some((feature) => lacks.includes(feature)) : lacks.includes(one.lacks),
   );
+  const freshDisk = suiteDisks(options ?? []);
   let passed = 0;
 
   test.for(applicable)('$name', { timeout: CASE_TIMEOUT_MS + 20_000 }, (one, context) => {
@@ -74,8 +76,9 @@ describe.each(TRIED)('$name', ({ name, options, lacks, isKept }) => {
     const before = bases.stateOf(one.base);
     let disk = join(directory, 'plain.img');
     if (options === undefined) must('cp', ['--sparse=always', base, disk]);
+    else if (!isKept) disk = freshDisk(base);
     else {
-      const kept = isKept ? ['--overlay', join(directory, 'kept.cow')] : [];
+      const kept = ['--overlay', join(directory, 'kept.cow')];
       disk = mountDisk(base, makeMountpoint(directory), ['--store', directory, ...options, ...kept]).disk;
     }
     const { status, stderr } = run(process.execPath, [MAIN, 'run', one.name, disk], { timeoutMs: CASE_TIMEOUT_MS });

@@ -156,7 +156,7 @@ test('without libfuse 2’s helper on the PATH: one line that says so, nothing m
   const base = makeBase(directory, BASE_BYTES);
   const programs = join(directory, 'programs');
   mkdirSync(programs);
-  for (const name of ['fusermount3', 'sh', 'env', 'runuser']) {
+  for (const name of ['fusermount3', 'node', 'sh', 'env', 'runuser']) {
     symlinkSync(must('sh', ['-c', `command -v ${name}`]).trim(), join(programs, name));
   }
   const bare = { ...as, env: { ...as.env, PATH: programs } };

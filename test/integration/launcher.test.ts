@@ -151,6 +151,12 @@ test('Node by itself mounts in the foreground only, and says so', () => {
   expectRefusal(run(process.execPath, [MAIN, 'mount', base, mountpoint]), 2, 'bin/cowfs', '--foreground');
 });
 
+test('without Node on the PATH: one line that says so', () => {
+  const nothing = { env: { ...process.env, PATH: makeMountpoint(directory, 'nothing') } };
+  expectRefusal(run(COWFS, ['mount', base, mountpoint], nothing), 4, 'node', 'install Node.js');
+  expectRefusal(run(COWFS, ['run', base, '--', 'true'], nothing), 125, 'node', 'install Node.js');
+});
+
 test('what run runs has the environment of the caller', () => {
   const file = join(directory, 'certificates.pem');
   copyFileSync(base, file);

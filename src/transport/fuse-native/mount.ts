@@ -2,11 +2,11 @@
  * Mounts through libfuse 2. Main thread. The package's own `unmount` is never called: it builds a shell line of the
  * mountpoint.
  */
-import { accessSync, closeSync, constants, readdirSync, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, openSync, readdirSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { CacheMode } from '../../fs/options.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
-import { closeOnExec, hasHungUp } from '../../sys/libc.ts';
+import { closeOnExec, duplicate, duplicateTo, hasHungUp } from '../../sys/libc.ts';
 import { openFileOf } from '../../sys/processes.ts';
 import { DEVICE, deviceError } from '../device.ts';
 import { mountFuse } from '../kernel/mount.ts';
@@ -17,6 +17,7 @@ import { HANGUP_INTERVAL_MS } from './hangup.ts';
 
 /** What fuse-native copies mountpoint and options into, NUL included (fuse-native.c). */
 const ARGUMENT_BYTES = 1024;
+const STDERR_FD = 2;
 /** The largest request that libfuse 2 has a buffer for (its lib/fuse_kern_chan.c, MIN_BUFSIZE). */
 const MAX_WRITE_BYTES = 128 * 1024;
 
@@ -30,7 +31,8 @@ export async function mountFuseNative(fuse: FuseNative, request: MountRequest, c
   fuse._fuseOptions = () => `-o${options}`;
   const before = new Set(connections());
   const connection = (): number | undefined => connections().find((fd) => !before.has(fd));
-  const outcome = await mountOrLose(fuse, connection);
+  const speakAgain = hush();
+  const outcome = await mountOrLose(fuse, connection).finally(speakAgain);
   if (outcome instanceof Error) throw await mountError(request, outcome);
   const fuseFd = connection();
   if (outcome !== 'lost' && fuseFd !== undefined) {
@@ -39,6 +41,23 @@ export async function mountFuseNative(fuse: FuseNative, request: MountRequest, c
     return fuseFd;
   }
   throw new CowfsError('failed', `${request.mountpoint} was unmounted before it was ready`);
+}
+
+/**
+ * Keeps what libfuse and its helper say from standard error: what went wrong is told in one line.
+ *
+ * @returns ends that
+ */
+function hush(): () => void {
+  const stderr = duplicate(STDERR_FD);
+  if (stderr < 0) return () => {};
+  const nothing = openSync('/dev/null', constants.O_WRONLY);
+  duplicateTo(nothing, STDERR_FD);
+  closeSync(nothing);
+  return () => {
+    duplicateTo(stderr, STDERR_FD);
+    closeSync(stderr);
+  };
 }
 
 /** fuse-native tells of a mount once the kernel has greeted, and nobody of one that is gone before. */
