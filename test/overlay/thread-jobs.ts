@@ -144,7 +144,7 @@ export function* churnSteps({ seed, count, thread, threads, regions }: ChurnStep
 }
 
 /** Int32 slots of what threads at a gate tell each other. */
-export const GATE_FLAGS = { INSIDE: 0, CLOSED: 1, STOP: 2, COUNT: 3 } as const;
+export const GATE_FLAGS = { INSIDE: 0, CLOSED: 1, STOP: 2, STAYS: 3, COUNT: 4 } as const;
 
 /** In and out until it is told to stop; how often it was inside of a closed gate. */
 function visit({ gate }: Sessions, session: number, flags: Int32Array): { visits: number; wrong: number } {
@@ -286,8 +286,8 @@ function run(job: Job): unknown {
       const { gate } = openSessions(job.disk);
       const flags = new Int32Array(job.flags);
       gate.enter(job.disk.session);
-      Atomics.store(flags, GATE_FLAGS.INSIDE, 1);
-      Atomics.notify(flags, GATE_FLAGS.INSIDE);
+      Atomics.store(flags, GATE_FLAGS.STAYS, 1);
+      Atomics.notify(flags, GATE_FLAGS.STAYS);
       Atomics.wait(flags, GATE_FLAGS.STOP, 0);
       gate.leave();
       return undefined;
@@ -295,7 +295,7 @@ function run(job: Job): unknown {
     case 'close-in-vain': {
       const { gate } = openSessions(job.disk);
       const flags = new Int32Array(job.flags);
-      Atomics.wait(flags, GATE_FLAGS.INSIDE, 0);
+      Atomics.wait(flags, GATE_FLAGS.STAYS, 0);
       const isClosed = gate.close(job.disk.session, 50);
       Atomics.store(flags, GATE_FLAGS.STOP, 1);
       Atomics.notify(flags, GATE_FLAGS.STOP);
