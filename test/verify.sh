@@ -27,11 +27,11 @@ jobs=()
 for major in 20 22 24; do
   [ "$(node -p 'process.versions.node.split(".")[0]')" = $major ] || jobs+=("node-$major")
 done
-# Of root's, much of what tests do is to wait for a disk: with one more than processors these were busy 6 tenths of the
-# time. An ordinary user's pieces would see each other's disks.
+# Of root's, some of what tests do is to wait for a disk: one more than there are processors, which keeps these busy. An
+# ordinary user's pieces would see each other's disks.
 lanes=1
 if [ "$(id -u)" = 0 ]; then
-  lanes=$(($(nproc) + 2))
+  lanes=$(($(nproc) + 1))
   jobs+=(nobody)
 fi
 shards=24
