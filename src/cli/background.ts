@@ -8,15 +8,13 @@ import { MountDaemon } from '../daemon/mount-daemon.ts';
 import type { MountOptions } from '../daemon/options.ts';
 import { reasonOf } from '../lib/error.ts';
 import { exitNow } from '../sys/libc.ts';
-import { EXIT_OK, isOutputLost, reportError, warn } from './exit.ts';
+import { EXIT_OK, isOutputLost, warn } from './exit.ts';
 import type { Launcher } from './launcher.ts';
 
-export async function serveInBackground(options: MountOptions, launcher: Launcher, verbose: boolean): Promise<never> {
+export async function serveInBackground(options: MountOptions, launcher: Launcher): Promise<never> {
   const signals = new EndSignals();
-  const { journal, daemon } = await startServing(options).catch((error: unknown) => {
-    launcher.tell(reportError(error, verbose));
-    return exitNow(1);
-  });
+  const journal = await openJournal(options, false);
+  const daemon = await MountDaemon.start(options, journal);
   // A bug; the watcher takes the mount away, the log keeps the reason.
   process.on('uncaughtException', (error) => {
     journal.error(reasonOf(error), error.stack);
@@ -41,9 +39,4 @@ export async function serveInBackground(options: MountOptions, launcher: Launche
     journal.error(reasonOf(error), error instanceof Error ? error.stack : undefined);
     return exitNow(1);
   }
-}
-
-async function startServing(options: MountOptions) {
-  const journal = await openJournal(options, false);
-  return { journal, daemon: await MountDaemon.start(options, journal) };
 }

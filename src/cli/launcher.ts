@@ -3,8 +3,9 @@
  * all that is the caller's and serves on. `bin/cowfs` waits for it meanwhile, on a pipe that takes the exit code. Main
  * thread.
  */
-import { closeSync, constants, openSync, writeSync } from 'node:fs';
-import { closeOnExec, duplicateTo, newSession, setFileFlags } from '../sys/libc.ts';
+import { closeSync, writeSync } from 'node:fs';
+import { closeOnExec, newSession, setFileFlags } from '../sys/libc.ts';
+import { leadNowhere } from '../sys/null-device.ts';
 import type { Caller } from './caller.ts';
 
 const STDIO = [0, 1, 2] as const;
@@ -48,9 +49,7 @@ export class Launcher {
     newSession();
     process.chdir('/');
     this.#giveBackFlags();
-    const nothing = openSync('/dev/null', constants.O_RDWR);
-    for (const fd of STDIO) if (fd !== kept && (fd !== STDERR || !keepsStderr)) duplicateTo(nothing, fd);
-    closeSync(nothing);
+    leadNowhere(STDIO.filter((fd) => fd !== kept && (fd !== STDERR || !keepsStderr)));
     for (const fd of this.#caller.inherited) if (fd !== kept) closeSync(fd);
     return this.tell(status);
   }

@@ -34,18 +34,18 @@ Examples:
   cowfs mount /dev/sdb /mnt/evidence --read-only`,
     )
     .action(async (base: string, mountpoint: string, raw: RawOptions & { foreground?: boolean }) => {
-      const background = raw.foreground === true ? undefined : launcher;
-      if (background === undefined && raw.foreground !== true) {
+      const inForeground = raw.foreground === true;
+      if (launcher === undefined && !inForeground) {
         throw new CowfsError('usage', 'only bin/cowfs can mount in the background; start that, or give --foreground');
       }
       const options = await locate(base, mountpoint, raw);
       await loadAhead(options.transport);
-      if (background === undefined) {
+      if (launcher === undefined || inForeground) {
         const { serveForeground } = await import('./foreground.ts');
         await serveForeground(options);
       } else {
         const { serveInBackground } = await import('./background.ts');
-        await serveInBackground(options, background, program.opts<{ verbose?: boolean }>().verbose === true);
+        await serveInBackground(options, launcher);
       }
     });
 }

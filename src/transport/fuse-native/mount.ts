@@ -2,11 +2,12 @@
  * Mounts through libfuse 2. Main thread. The package's own `unmount` is never called: it builds a shell line of the
  * mountpoint.
  */
-import { accessSync, closeSync, constants, openSync, readdirSync, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, readdirSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { CacheMode } from '../../fs/options.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
 import { closeOnExec, duplicate, duplicateTo, hasHungUp } from '../../sys/libc.ts';
+import { leadNowhere } from '../../sys/null-device.ts';
 import { openFileOf } from '../../sys/processes.ts';
 import { DEVICE, deviceError } from '../device.ts';
 import { mountFuse } from '../kernel/mount.ts';
@@ -51,9 +52,7 @@ export async function mountFuseNative(fuse: FuseNative, request: MountRequest, c
 function hush(): () => void {
   const stderr = duplicate(STDERR_FD);
   if (stderr < 0) return () => {};
-  const nothing = openSync('/dev/null', constants.O_WRONLY);
-  duplicateTo(nothing, STDERR_FD);
-  closeSync(nothing);
+  leadNowhere([STDERR_FD]);
   return () => {
     duplicateTo(stderr, STDERR_FD);
     closeSync(stderr);
