@@ -34,7 +34,9 @@ for (let number = 1; ; number++) {
   }
   if (stopped && number % 50 === 0) {
     closeSync(fd);
+    // A reader that was busy has let the pipe run full: what waits to be said is said before the end.
+    process.stdin.destroy();
     console.log(`last ${number}`);
-    process.exit(0);
+    break;
   }
 }
