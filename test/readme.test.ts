@@ -24,6 +24,12 @@ const README = readFileSync(join(PROJECT, 'README.md'), 'utf8');
 const BLOCKS = [...README.matchAll(/^```\n(.*?)^```/gms)].map(([, text]) => (text ?? '').trim());
 const COMMANDS = BLOCKS.filter((block) => /^(cowfs|npm) /.test(block)).flatMap((block) => block.split('\n'));
 
+const STRATEGY_COMMANDS = [
+  'cowfs mount base.img /mnt/vm --store . --store-strategy auto',
+  'cowfs status /mnt/vm',
+  'cowfs unmount /mnt/vm',
+];
+
 const OVERLAY_COMMANDS = [
   'cowfs mount base.img /mnt/vm --overlay vm.cow',
   'cowfs unmount /mnt/vm',
@@ -53,6 +59,7 @@ test('the commands are those that the tests below run', () => {
     'npm ci',
     'npm run demo',
     'npm run verify',
+    ...STRATEGY_COMMANDS,
     ...OVERLAY_COMMANDS,
     ...SESSION_COMMANDS,
   ]);
@@ -125,6 +132,24 @@ test('many disks over one base, as the README makes them', async () => {
     shell(command.replaceAll('/mnt/vms', mountpoint), directory);
     steps[verbOf(command)]?.();
   }
+  expect(readFileSync(base).equals(content)).toBe(true);
+});
+
+test('the kernel serves it where it can, as the README has it', () => {
+  const directory = scratch();
+  const mountpoint = makeMountpoint(directory);
+  const base = join(directory, 'base.img');
+  const content = randomBytes(2 ** 20);
+  writeFileSync(base, content);
+  const [mount = '', status = '', unmount = ''] = STRATEGY_COMMANDS.map((command) =>
+    command.replaceAll('/mnt/vm', mountpoint),
+  );
+  const disk = shell(mount, directory).trim();
+  overwrite(disk, 'written', 5000);
+  expect(readFileSync(disk).toString('latin1', 5000, 5007)).toBe('written');
+  // What it is depends on the file system of the scratch directory, test/integration/reflink.test.ts has each.
+  expect(shell(status, directory)).toMatch(/^strategy +(sparse|reflink)\b.*\(.+\)$/m);
+  shell(unmount, directory);
   expect(readFileSync(base).equals(content)).toBe(true);
 });
 

@@ -112,7 +112,7 @@ async function tryMount(): Promise<Session | string> {
     });
     mounted = true;
     try {
-      return openSession(fd, true);
+      return openSession(fd, { writeback: true, passthrough: false });
     } finally {
       closeSync(fd);
     }

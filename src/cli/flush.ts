@@ -65,10 +65,13 @@ async function sync(
   isThere: (path: string) => boolean,
   isWanted = ({ openHandles }: DiskStatus): boolean => openHandles > 0,
 ): Promise<void> {
-  const open = disks.filter(isWanted);
-  for (let at = 0; at < open.length; at += CHUNK) {
-    const chunk = open.slice(at, at + CHUNK);
-    const paths = chunk.map(pathToOpen);
+  const wanted = disks.flatMap((disk) => [
+    ...(isWanted(disk) ? [pathToOpen(disk)] : []),
+    // What the kernel writes past us, or the daemon by its cache, lies in the cache of a clone's own file.
+    ...(disk.storeFile === null ? [] : [disk.storeFile]),
+  ]);
+  for (let at = 0; at < wanted.length; at += CHUNK) {
+    const paths = wanted.slice(at, at + CHUNK);
     const child = spawn('sync', ['--', ...paths], { stdio: 'ignore', detached: true });
     if (!stay) child.unref();
     let code: unknown;

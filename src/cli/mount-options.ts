@@ -6,7 +6,7 @@
 import { availableParallelism } from 'node:os';
 import { dirname, extname, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import type { MountOptions } from '../daemon/options.ts';
+import { type MountOptions, STORE_STRATEGIES } from '../daemon/options.ts';
 import { CONTROL_NAME } from '../fs/control-directory.ts';
 import { NAME_MAX_BYTES } from '../fs/node.ts';
 import type { CacheMode } from '../fs/options.ts';
@@ -28,6 +28,7 @@ const DEFAULT_SUFFIX = '.raw';
 /** As commander fills it in. */
 export interface RawOptions {
   readonly store?: string;
+  readonly storeStrategy: MountOptions['storeStrategy'];
   readonly overlay?: string;
   readonly name: string;
   readonly session?: readonly string[];
@@ -53,6 +54,15 @@ export function addMountOptions(command: Command): Command {
     .option(
       '--store <dir>',
       "where written data goes (default: $TMPDIR, else /var/tmp; with --overlay, that file's directory)",
+    )
+    .addOption(
+      new Option(
+        '--store-strategy <name>',
+        'keep what is written in a sparse file, or in a clone of the base that shares its blocks (reflink); ' +
+          'auto: in a clone where the kernel can serve it by itself, else in a sparse file',
+      )
+        .choices(['auto', ...STORE_STRATEGIES])
+        .default('sparse'),
     )
     .option('--overlay <file>', 'keep what is written in this file, made if need be; it is there at the next mount')
     .option('--name <file>', 'name of the disk in the mount', 'disk.raw')
@@ -107,6 +117,7 @@ export async function toMountOptions(base: string, mountpoint: string, raw: RawO
     suffixes: [...new Set([DEFAULT_SUFFIX, extname(raw.name)])].filter((suffix) => suffix.length > 1),
     // Beside what is kept, unless said otherwise: then there is one place to have room in.
     storeDirectory: resolve(raw.store ?? (raw.overlay ? dirname(raw.overlay) : storeDirectory(undefined))),
+    storeStrategy: raw.storeStrategy,
     transport,
     cacheMode: raw.cache ?? CACHE_MODES[transport][0],
     aio: parseAio(raw),

@@ -146,10 +146,10 @@ async function borrow({ socket }: RegistryEntry, path: string, purpose: HoldPurp
     // The daemon's locks end with the mount, which may be before this does. What they warn of it has told.
     if (purpose !== 'commit') lockBase(lent.base.path, fd, true);
     const stack = new LayerStack({ fd, sizeBytes: lent.base.sizeBytes, hasHoles: lent.base.hasHoles });
-    for (const layer of lent.layers) await stackLent(stack, layer, lent, files, daemon);
+    const content = await lentDisk(stack, lent, files, daemon);
     return {
       name: lent.path,
-      disk: stack.top,
+      disk: content,
       basePath: lent.base.path,
       base: stack.base,
       baseFd: fd,
@@ -166,6 +166,22 @@ async function borrow({ socket }: RegistryEntry, path: string, purpose: HoldPurp
     files.close();
     throw error;
   }
+}
+
+/** A clone of the base, or layers over it. */
+async function lentDisk(
+  stack: LayerStack,
+  lent: LentDisk,
+  files: LentFiles,
+  daemon: DaemonConnection,
+): Promise<ExportSource> {
+  const [first] = lent.layers;
+  if (first?.isClone === true && first.storeFd !== null) {
+    const { Clone } = await import('../overlay/clone.ts');
+    return new Clone(files.open(lent, first.storeFd), stack.base);
+  }
+  for (const layer of lent.layers) await stackLent(stack, layer, lent, files, daemon);
+  return stack.top;
 }
 
 async function stackLent(

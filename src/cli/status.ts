@@ -90,7 +90,8 @@ function statusText(status: MountStatus): string {
       ['written', `${formatBytes(disk.writtenBytes)}, taking ${formatBytes(disk.storeBytes)}${layersText(disk)}`],
       ...(disk.overlay === null ? [] : [['kept in', disk.overlay] as [string, string]]),
     ]),
-    ['store', `${store.directory} (${store.strategy}), ${formatBytes(store.freeBytes)} free${quota}`],
+    ['store', `${store.directory}, ${formatBytes(store.freeBytes)} free${quota}`],
+    ['strategy', strategyText(store)],
     ...(store.heldBytes > 0
       ? [['waiting', `${formatBytes(store.heldBytes)} for room in the store`] as [string, string]]
       : []),
@@ -121,4 +122,8 @@ function layersText({ layers, snapshots }: DiskStatus): string {
 
 function traffic(count: number, bytes: number, latencyMs: number): string {
   return `${count} (${formatBytes(bytes)}), ${latencyMs.toFixed(3)} ms each`;
+}
+
+function strategyText({ strategy, strategyReason, passthrough }: MountStatus['store']): string {
+  return `${strategy}${passthrough ? ', served by the kernel' : ''} (${strategyReason})`;
 }

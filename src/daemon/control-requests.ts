@@ -34,6 +34,8 @@ export interface LentLayer {
   readonly storeFd: number | null;
   /** Byte of the store at which the disk begins. */
   readonly origin: number;
+  /** Whether the store is a clone of the base: then there is no map. */
+  readonly isClone: boolean;
 }
 
 export interface LentDisk {

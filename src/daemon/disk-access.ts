@@ -98,7 +98,7 @@ export class DiskAccess {
 
   /** @throws CowfsError of kind `refused` while disks must not be changed */
   checkWritable(what: string): void {
-    if (this.#fs.sessions.isCommitting) {
+    if (this.#fs.sessions.base.isCommitting) {
       throw new CowfsError(
         'refused',
         `${this.#options.mountpoint}: a commit is under way or was interrupted, so no disk there can ${what}; let it come to its end (cowfs commit)`,

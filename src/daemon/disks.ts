@@ -1,18 +1,17 @@
 /**
- * What the commands do to disks, past the kernel: starting again, going back, forking, snapshots; and what the status
- * tells of them. Main thread of the daemon. Each waits until no thread serves the disk, does its work in the time of
- * some memory accesses, and lets them go on.
+ * What the commands do to disks, past the kernel: starting again, going back, forking, snapshots. Main thread of
+ * the daemon. Each waits until no thread serves the disk, does its work in the time of some memory accesses (or of a call
+ * that has files share blocks), and lets them go on.
  */
-
 import { SharedAttributes } from '../fs/attributes.ts';
-import { pathByNumber } from '../fs/control-directory.ts';
 import type { CowFs } from '../fs/cow-fs.ts';
 import { INODE, KIND } from '../fs/inodes.ts';
 import { NO_NODE, type NodeId } from '../fs/node.ts';
 import { errnoName, OK } from '../lib/errno.ts';
 import { CowfsError } from '../lib/error.ts';
 import type { DiskAccess } from './disk-access.ts';
-import type { DiskStatus, SnapshotStatus } from './status.ts';
+import { statusOfDisks } from './disk-status.ts';
+import type { DiskStatus } from './status.ts';
 
 /** How the content of a disk is to be replaced. */
 interface Replacing {
@@ -89,7 +88,7 @@ export class Disks {
   async reset(path: string, force: boolean): Promise<void> {
     const how = { what: 'start again', force, advice: 'close it first, or insist with --force' };
     const replaced = this.#replace(path, how, (_node, session) => {
-      const errno = this.#fs.sessions.reset(session, this.#fs.sessions.freshBytes(this.#options.diskBytes));
+      const errno = this.#fs.sessions.reset(session, this.#fs.sessions.base.freshBytes(this.#options.diskBytes));
       if (errno === OK) return;
       throw new CowfsError('failed', `overlay ${this.#options.overlay} cannot be emptied (${errnoName(errno)})`);
     });
@@ -162,43 +161,7 @@ export class Disks {
   }
 
   status(): DiskStatus[] {
-    const { inodes } = this.#fs;
-    return inodes.locked(() => {
-      return inodes.all(KIND.DISK).map((node) => this.#statusOf(node));
-    });
-  }
-
-  #statusOf(node: NodeId): DiskStatus {
-    const { inodes, namespace, sessions } = this.#fs;
-    const name = namespace.pathLocked(node);
-    const session = inodes.get(node, INODE.CONTENT);
-    const top = sessions.top(session);
-    return {
-      name,
-      path: this.#access.full(name),
-      pathByNumber: this.#access.full(pathByNumber(node)),
-      removed: inodes.parent(node) === NO_NODE,
-      size: sessions.sizeBytes(session),
-      writtenBytes: sessions.layers.writtenBytes(top),
-      storeBytes: sessions.layers.usedBytes(top),
-      openHandles: inodes.get(node, INODE.OPEN_HANDLES),
-      layers: sessions.layers.depth(top),
-      snapshots: this.#snapshotsOf(node),
-      overlay: session === sessions.kept.session ? (this.#options.overlay ?? null) : null,
-    };
-  }
-
-  #snapshotsOf(node: NodeId): SnapshotStatus[] {
-    const { inodes, sessions } = this.#fs;
-    const snapshots: SnapshotStatus[] = [];
-    for (let child = inodes.childAfter(node, 0); child !== NO_NODE; child = inodes.next(child)) {
-      snapshots.push({
-        name: inodes.name(child),
-        size: sessions.layers.extent(inodes.get(child, INODE.CONTENT)).sizeBytes,
-        createdAt: new Date(new SharedAttributes(inodes, child).seconds('CTIME') * 1000).toISOString(),
-      });
-    }
-    return snapshots;
+    return statusOfDisks(this.#fs, this.#access, this.#options.overlay);
   }
 
   /** Replaces the content of a disk; from now on openers drop what the kernel caches of it, until the kernel has (`#followUp`). */

@@ -118,7 +118,7 @@ export class Holds {
   commitDone(client: object): void {
     const hold = this.#committing(client);
     const { access, fs, committed } = this.#options;
-    const { sizeBytes } = fs.sessions.layers.extent(hold.layer);
+    const sizeBytes = fs.sessions.layerBytes(hold.layer);
     // It may have been moved, or removed.
     if (fs.inodes.kind(hold.node) === KIND.DISK) {
       const session = fs.inodes.get(hold.node, INODE.CONTENT);
@@ -241,13 +241,13 @@ export class Holds {
       );
     }
     // Nobody may make a disk, or change what lies under one.
-    fs.sessions.isCommitting = true;
+    fs.sessions.base.isCommitting = true;
   }
 
   #endCommit(): void {
     if (this.#unfinished !== undefined) return;
     const { base, fs } = this.#options;
-    fs.sessions.isCommitting = false;
+    fs.sessions.base.isCommitting = false;
     shareAgain(base().descriptor.fd);
   }
 
@@ -269,16 +269,21 @@ export class Holds {
   /** The base's size may have changed by a commit. */
   #descriptorNow(descriptor: BaseDescriptor): Pick<BaseDescriptor, 'fd' | 'sizeBytes' | 'hasHoles'> {
     const { fd, hasHoles } = descriptor;
-    return { fd, hasHoles, sizeBytes: this.#options.fs.sessions.baseBytes };
+    return { fd, hasHoles, sizeBytes: this.#options.fs.sessions.base.bytes };
   }
 
   #lentLayers(top: number): LentLayer[] {
-    const { layers } = this.#options.fs.sessions;
+    const { clones, layers } = this.#options.fs.sessions;
+    if (clones.isClone(top)) {
+      const sizeBytes = clones.sizeBytes(top);
+      const storeFd = clones.fd(top);
+      return [{ id: top, sizeBytes, backingLimit: sizeBytes, storeFd, origin: 0, isClone: true }];
+    }
     const lent: LentLayer[] = [];
     for (let at = top; at !== BASE_LAYER; at = layers.backing(at)) {
       const { sizeBytes, backingLimit } = layers.extent(at).both();
       const { fd, origin } = layers.open(at).store;
-      lent.unshift({ id: at, sizeBytes, backingLimit, storeFd: fd < 0 ? null : fd, origin });
+      lent.unshift({ id: at, sizeBytes, backingLimit, storeFd: fd < 0 ? null : fd, origin, isClone: false });
     }
     return lent;
   }

@@ -62,7 +62,7 @@ export class Monitor {
 
   #lookAtBase(): void {
     // A commit writes to it.
-    if (this.baseChanged !== undefined || this.#monitored.sessions.isCommitting) return;
+    if (this.baseChanged !== undefined || this.#monitored.sessions.base.isCommitting) return;
     const { journal } = this.#monitored;
     const base = this.#base;
     const change = baseChange(base);

@@ -30,6 +30,7 @@ import { mountedDevice } from './mountpoint.ts';
 import type { MountOptions } from './options.ts';
 import { prepare } from './prepare.ts';
 import { type MountStatus, withHandlesOf } from './status.ts';
+import { againstPassthrough, type ChosenStrategy } from './store-strategy.ts';
 import { TakeDown } from './take-down.ts';
 import type { Watcher } from './watcher.ts';
 
@@ -40,6 +41,7 @@ const STRAGGLERS_MS = 3000;
 
 interface Mounted extends Attachment {
   readonly base: OpenedBase;
+  readonly strategy: ChosenStrategy;
   readonly counters: SharedArrayBuffer;
   readonly warnings: readonly string[];
 }
@@ -52,6 +54,7 @@ export class MountDaemon {
 
   readonly #options: MountOptions;
   #base: OpenedBase;
+  readonly #strategy: ChosenStrategy;
   readonly #connection: Connection;
   readonly #fs: CowFs;
   readonly #disks: Disks;
@@ -88,7 +91,7 @@ export class MountDaemon {
   }
 
   static async #mount(options: MountOptions, journal: Journal, takeDown: TakeDown): Promise<MountDaemon> {
-    const { base, describe, kept, warnings } = await prepare(options);
+    const { base, describe, strategy, kept, warnings } = await prepare(options);
     let daemon: MountDaemon | undefined;
     // Last of all, when nobody can write any more.
     if (kept !== undefined) takeDown.add(() => (daemon === undefined ? undefined : daemon.#finishKept()));
@@ -101,6 +104,7 @@ export class MountDaemon {
         request: { mountpoint, source: base.path, readOnly, allowOther },
         fuseFd,
         cacheMode,
+        passthrough: strategy.strategy === 'reflink' && againstPassthrough(options) === undefined,
         describe,
         aio,
         threads,
@@ -112,7 +116,13 @@ export class MountDaemon {
       });
     const attachment = await attach(options, base, mount, journal, takeDown);
     kept?.publish();
-    const started = new MountDaemon(options, journal, takeDown, { ...attachment, base, counters, warnings });
+    const started = new MountDaemon(options, journal, takeDown, {
+      ...attachment,
+      base,
+      strategy,
+      counters,
+      warnings,
+    });
     daemon = started;
     const server = await serveControl(attachment.entry.socket, (request, client) => started.#answer(request, client));
     takeDown.add(() => server.close());
@@ -120,11 +130,12 @@ export class MountDaemon {
   }
 
   private constructor(options: MountOptions, journal: Journal, takeDown: TakeDown, mounted: Mounted) {
-    const { connection, device, watcher, base, counters, warnings } = mounted;
+    const { connection, device, watcher, base, strategy, counters, warnings } = mounted;
     const { mountpoint, storeDirectory, maxStoreBytes, readOnly, transport } = options;
     this.#options = options;
     this.#journal = journal;
     this.#base = base;
+    this.#strategy = strategy;
     this.#connection = connection;
     this.#device = device;
     this.warnings = warnings;
@@ -272,6 +283,7 @@ export class MountDaemon {
       baseChanged: this.#monitor.baseChanged,
       connection: this.#connection,
       sessions: this.#fs.sessions,
+      strategy: this.#strategy,
       heldBytes: this.#serving.heldBytes,
       disks: this.#disks.status(),
       io: totals(this.#counters),

@@ -6,6 +6,7 @@ import type { Sessions } from '../overlay/sessions.ts';
 import type { Connection } from '../transport/transport.ts';
 import type { MountOptions } from './options.ts';
 import type { DiskStatus, MountStatus } from './status.ts';
+import type { ChosenStrategy } from './store-strategy.ts';
 
 export interface StatusSources {
   /** Path of the base. */
@@ -13,6 +14,7 @@ export interface StatusSources {
   readonly baseChanged: string | undefined;
   readonly connection: Connection;
   readonly sessions: Sessions;
+  readonly strategy: ChosenStrategy;
   readonly heldBytes: number;
   readonly disks: readonly DiskStatus[];
   readonly io: Totals;
@@ -24,13 +26,14 @@ export interface StatusSources {
 export function mountStatus(options: MountOptions, sources: StatusSources): MountStatus {
   const { mountpoint, storeDirectory, transport, cacheMode, threads, readOnly } = options;
   const { maxStoreBytes, maxSessionStoreBytes } = options;
-  const { base, baseChanged, connection, sessions, heldBytes, disks, io, version, startedAt, warnings } = sources;
+  const { base, baseChanged, connection, sessions, strategy, heldBytes, disks, io, version, startedAt, warnings } =
+    sources;
   return {
     mountpoint,
     pid: process.pid,
     version,
     base,
-    baseSize: sessions.baseBytes,
+    baseSize: sessions.base.bytes,
     baseChanged: baseChanged ?? null,
     transport,
     protocol: connection.protocol,
@@ -40,11 +43,13 @@ export function mountStatus(options: MountOptions, sources: StatusSources): Moun
     readOnly,
     store: {
       directory: storeDirectory,
-      strategy: 'sparse',
+      strategy: strategy.strategy,
+      strategyReason: strategy.reason,
+      passthrough: connection.fs.options.passthroughFd !== undefined,
       freeBytes: sessions.freeBytes,
       maxBytes: maxStoreBytes ?? null,
       maxSessionBytes: maxSessionStoreBytes ?? null,
-      occupiedBytes: sessions.occupiedBytes,
+      occupiedBytes: sessions.occupiedBytes + bytesOfClones(disks),
       heldBytes,
     },
     disks,
@@ -53,4 +58,8 @@ export function mountStatus(options: MountOptions, sources: StatusSources): Moun
     upSince: startedAt.toISOString(),
     warnings,
   };
+}
+
+function bytesOfClones(disks: readonly DiskStatus[]): number {
+  return disks.reduce((sum, { storeFile, storeBytes }) => sum + (storeFile === null ? 0 : storeBytes), 0);
 }

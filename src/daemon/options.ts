@@ -6,6 +6,10 @@ import type { CacheMode } from '../fs/options.ts';
 import type { LogLevel } from '../lib/log-level.ts';
 import type { AioMode, TransportName } from '../transport/transport.ts';
 
+/** How disks keep what is written (`store-strategy.ts`). */
+export const STORE_STRATEGIES = ['sparse', 'reflink'] as const;
+export type StoreStrategy = (typeof STORE_STRATEGIES)[number];
+
 export interface MountOptions {
   readonly base: string;
   readonly mountpoint: string;
@@ -16,6 +20,7 @@ export interface MountOptions {
   /** How the names end of files that may be made in the mount, and become disks. */
   readonly suffixes: readonly string[];
   readonly storeDirectory: string;
+  readonly storeStrategy: StoreStrategy | 'auto';
   /** File that keeps the first disk. */
   readonly overlay?: string;
   /** Size of the disk in bytes, when larger than the base. */

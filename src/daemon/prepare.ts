@@ -21,11 +21,13 @@ import { StoreDirectory } from '../overlay/store-directory.ts';
 import { checkDirectory, openTempStore } from '../overlay/temp-store.ts';
 import type { MountOptions } from './options.ts';
 import { checkNotMounted } from './registry.ts';
+import { type ChosenStrategy, chooseStrategy } from './store-strategy.ts';
 
 export interface Prepared {
   readonly base: OpenedBase;
   /** Everything but what only the kernel decides. */
   readonly describe: (caching: KernelCaching) => FsSpec;
+  readonly strategy: ChosenStrategy;
   /** Behind the first disk, where that is kept. */
   readonly kept: KeptDisk | undefined;
   /** What the user should know. */
@@ -47,6 +49,7 @@ export async function prepare(options: MountOptions): Promise<Prepared> {
     // although there is no room beside it.
     if (kept === undefined) closeSync(openTempStore(options.storeDirectory));
     else checkDirectory(options.storeDirectory);
+    const strategy = chooseStrategy(options, base);
     const storeDirectoryFd = StoreDirectory.open(options.storeDirectory);
     const overlay = Sessions.create(threadsOf(options.threads));
     const inodes = Inodes.create();
@@ -56,6 +59,7 @@ export async function prepare(options: MountOptions): Promise<Prepared> {
       storeDirectoryFd,
       overlay,
       inodes,
+      clonesBase: strategy.strategy === 'reflink',
       overlayFile: kept?.spec,
       options: {
         ...caching,
@@ -67,10 +71,13 @@ export async function prepare(options: MountOptions): Promise<Prepared> {
         allowOther,
       },
     });
-    const fs = openFs(describe({ coherentDirect: false, sizeMayLag: false, sizelessFiles: false }), MAIN_THREAD);
+    const fs = openFs(
+      describe({ coherentDirect: false, sizeMayLag: false, sizelessFiles: false, passthroughFd: undefined }),
+      MAIN_THREAD,
+    );
     makeDisks(fs, options, diskBytes, base.stats.mtimeMs, kept);
     const warnings = [...(finished === undefined ? [] : [finished]), ...base.warnings, ...(kept?.warnings ?? [])];
-    return { base, describe, kept, warnings };
+    return { base, describe, strategy, kept, warnings };
   } catch (error) {
     closeSync(base.descriptor.fd);
     throw error;
@@ -107,6 +114,7 @@ function makeDisks(
     const node = namespace.found;
     new SharedAttributes(inodes, node).initialise(file.mode, uid, gid, mtimeMs);
     const session = inodes.get(node, INODE.CONTENT);
+    if (sessions.cloned.file(session) !== undefined) continue;
     if (index > 0 || kept === undefined) sessions.giveStore(session, openTempStore(options.storeDirectory));
     else keepFirst(sessions, session, kept, options.sizeBytes);
   }

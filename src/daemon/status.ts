@@ -21,9 +21,9 @@ export interface DiskStatus {
   readonly removed: boolean;
   /** Size of the virtual disk in bytes. */
   readonly size: number;
-  /** Bytes of blocks that were written or copied up, in all its layers. */
+  /** Bytes of blocks that were written or copied up, in all its layers; of a clone those that it shares with no file. */
   readonly writtenBytes: number;
-  /** Bytes that its layers really take on their file system, those that it shares with others included. */
+  /** Bytes that its layers really take on their file system, those that it shares with others included; of a clone as above. */
   readonly storeBytes: number;
   readonly openHandles: number;
   /** Layers between the base and what is written now. */
@@ -31,6 +31,8 @@ export interface DiskStatus {
   readonly snapshots: readonly SnapshotStatus[];
   /** File that keeps it; null for one that is discarded. */
   readonly overlay: string | null;
+  /** Where the file can be opened that has all bytes of a clone while it is mounted; null for one of layers. */
+  readonly storeFile: string | null;
 }
 
 export interface MountStatus {
@@ -49,7 +51,11 @@ export interface MountStatus {
   readonly readOnly: boolean;
   readonly store: {
     readonly directory: string;
+    /** `sparse` or `reflink`. */
     readonly strategy: string;
+    readonly strategyReason: string;
+    /** Whether the kernel reads and writes disks by itself. */
+    readonly passthrough: boolean;
     readonly freeBytes: number;
     readonly maxBytes: number | null;
     readonly maxSessionBytes: number | null;

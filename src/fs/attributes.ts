@@ -86,8 +86,7 @@ export class SharedAttributes {
   }
 
   /** The content changed. */
-  touch(): void {
-    const now = Date.now();
+  touch(now = Date.now()): void {
     this.setTimeMs('MTIME', now);
     this.setTimeMs('CTIME', now);
   }

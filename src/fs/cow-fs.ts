@@ -10,6 +10,7 @@ import { CONTROL_NODE, STATUS_NAME, STATUS_NODE } from './control-directory.ts';
 import { ControlFiles } from './control-files.ts';
 import { DiskFiles } from './disk-file.ts';
 import { fallocateOn } from './fallocate.ts';
+import { changeDisk } from './file-times.ts';
 import { HandleKinds, isWritable, startsEmpty } from './handle-kinds.ts';
 import { INODE, type Inodes, KIND } from './inodes.ts';
 import { Lane } from './lane.ts';
@@ -18,6 +19,7 @@ import { Namespace } from './namespace.ts';
 import { NO_NODE, type NodeId, ROOT_NODE } from './node.ts';
 import type { AttributeChange, Attributes, DirectoryEntry, FsOps, NewFile, Statistics } from './ops.ts';
 import type { CowFsOptions } from './options.ts';
+import { Passthrough } from './passthrough.ts';
 import { emptyAttributes, fillDirectory, fillDisk, linksOf, statisticsOf } from './stat.ts';
 
 export class CowFs implements FsOps {
@@ -26,6 +28,7 @@ export class CowFs implements FsOps {
   found = 0;
   direct = false;
   keepCache = true;
+  backingFile = 0;
 
   readonly inodes: Inodes;
   readonly sessions: Sessions;
@@ -33,12 +36,14 @@ export class CowFs implements FsOps {
   readonly #files: DiskFiles;
   readonly #control: ControlFiles;
   readonly #handles: HandleKinds;
+  readonly #passthrough: Passthrough;
   readonly #options: CowFsOptions;
 
   constructor(inodes: Inodes, sessions: Sessions, options: CowFsOptions) {
     this.inodes = inodes;
     this.sessions = sessions;
-    this.namespace = new Namespace(inodes, sessions);
+    this.#passthrough = new Passthrough(sessions.cloned, options.passthroughFd);
+    this.namespace = new Namespace(inodes, sessions, this.#passthrough);
     this.#files = new DiskFiles(inodes, sessions);
     this.#control = new ControlFiles(inodes, options);
     this.#handles = new HandleKinds(options);
@@ -89,7 +94,7 @@ export class CowFs implements FsOps {
     const session = this.#files.visit(node);
     if (session === undefined) return ENOENT;
     try {
-      new SharedAttributes(this.inodes, node).change(change);
+      changeDisk(new SharedAttributes(this.inodes, node), this.sessions, session, change);
       fillDisk(this.attributes, node, this.inodes, this.sessions, session);
       return OK;
     } finally {
@@ -112,7 +117,7 @@ export class CowFs implements FsOps {
   create(parent: NodeId, name: string, file: NewFile, flags: number): Errno {
     if (this.#options.readOnly) return EROFS;
     if (this.#control.owns(parent) || !this.#options.suffixes.some((suffix) => name.endsWith(suffix))) return EPERM;
-    const sizeBytes = startsEmpty(flags) ? 0 : this.sessions.freshBytes(this.#options.diskBytes);
+    const sizeBytes = startsEmpty(flags) ? 0 : this.sessions.base.freshBytes(this.#options.diskBytes);
     const errno = this.namespace.create(parent, name, file, sizeBytes);
     return errno === OK ? this.getAttributes(this.namespace.found) : errno;
   }
@@ -151,16 +156,19 @@ export class CowFs implements FsOps {
   }
 
   open(node: NodeId, flags: number): Errno {
+    this.backingFile = 0;
     if (this.isGenerated(node)) return isWritable(flags) ? EPERM : OK;
-    if (this.#files.visit(node) === undefined) return this.#isDirectory(node) ? EISDIR : ENOENT;
+    const session = this.#files.visit(node);
+    if (session === undefined) return this.#isDirectory(node) ? EISDIR : ENOENT;
     try {
       if (isWritable(flags) && this.#options.readOnly) return EROFS;
       const attributes = new SharedAttributes(this.inodes, node);
       this.direct = this.#handles.isDirect(flags);
+      this.backingFile = this.#passthrough.fileOf(session);
       this.keepCache = this.inodes.get(node, INODE.STALE_CACHE) === 0;
       // libfuse 2 drops what is cached of a file whose time has changed.
       if (!this.keepCache) attributes.advanceTime();
-      attributes.opened(this.#handles.mayHoldData(flags));
+      attributes.opened(this.#mayHoldData(session, flags));
       return OK;
     } finally {
       this.#files.leave();
@@ -168,10 +176,16 @@ export class CowFs implements FsOps {
   }
 
   release(node: NodeId, flags: number): void {
-    if (this.#files.visit(node) === undefined) return;
-    new SharedAttributes(this.inodes, node).closed(this.#handles.mayHoldData(flags));
+    const session = this.#files.visit(node);
+    if (session === undefined) return;
+    new SharedAttributes(this.inodes, node).closed(this.#mayHoldData(session, flags));
     this.#files.leave();
     this.namespace.dropIfUnused(node);
+  }
+
+  /** What the kernel writes by itself it holds in the file's own pages, and the file knows of them. */
+  #mayHoldData(session: number, flags: number): boolean {
+    return this.#passthrough.fileOf(session) === 0 && this.#handles.mayHoldData(flags);
   }
 
   read(node: NodeId, offset: number, length: number, into: Uint8Array, at: number): Errno {
@@ -262,7 +276,7 @@ export class CowFs implements FsOps {
     const file = this.#files.enter(node);
     if (file === undefined) return OK;
     try {
-      return file.disk.layer.sync();
+      return file.disk.sync();
     } finally {
       this.#files.leave();
     }

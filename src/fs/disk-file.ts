@@ -2,9 +2,8 @@
  * Disks as files, as one thread has them: views of what is in shared memory, made when a thread first meets a disk and
  * again when what lies under it has changed.
  */
-import type { Disk } from '../overlay/disk.ts';
 import type { Gate } from '../overlay/gate.ts';
-import type { Sessions } from '../overlay/sessions.ts';
+import type { SessionDisk, Sessions } from '../overlay/sessions.ts';
 import { SharedAttributes } from './attributes.ts';
 import { INODE, type Inodes, KIND } from './inodes.ts';
 import type { NodeId } from './node.ts';
@@ -12,14 +11,14 @@ import type { NodeId } from './node.ts';
 export interface DiskFile {
   readonly node: NodeId;
   readonly attributes: SharedAttributes;
-  readonly disk: Disk;
+  readonly disk: SessionDisk;
 }
 
 interface Remembered extends DiskFile {
   readonly generation: number;
   readonly session: number;
   topology: number;
-  disk: Disk;
+  disk: SessionDisk;
 }
 
 /** Views that a thread keeps: some 2 KiB each. */
@@ -91,13 +90,13 @@ export class DiskFiles {
         session,
         attributes: new SharedAttributes(this.#inodes, node),
         topology,
-        disk: this.#sessions.open(session),
+        disk: this.#sessions.disk(session),
       };
       this.#files.set(node, file);
       return file;
     }
     if (known.topology !== topology) {
-      known.disk = this.#sessions.open(session);
+      known.disk = this.#sessions.disk(session);
       known.topology = topology;
     }
     return known;

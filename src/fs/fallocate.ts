@@ -3,11 +3,11 @@
  */
 import { EFBIG, EINVAL, EOPNOTSUPP, type Errno, OK } from '../lib/errno.ts';
 import { MAX_DISK_BYTES } from '../overlay/block.ts';
-import type { Disk } from '../overlay/disk.ts';
+import type { SessionDisk } from '../overlay/sessions.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../sys/libc.ts';
 
 /** @returns EOPNOTSUPP for modes that a disk has no use for, else what the disk says */
-export function fallocateOn(disk: Disk, mode: number, offset: number, length: number): Errno {
+export function fallocateOn(disk: SessionDisk, mode: number, offset: number, length: number): Errno {
   if (length === 0) return EINVAL;
   if (offset + length > MAX_DISK_BYTES) return EFBIG;
   const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;

@@ -58,7 +58,7 @@ export class NameRules {
     // It would be there again at the next mount: whoever wants it gone removes the overlay file.
     if (this.#isKept(node)) return EPERM;
     // If that commit is interrupted, only this disk has what the base should have.
-    if (!isDirectory && this.#sessions.isCommitting) return EBUSY;
+    if (!isDirectory && this.#sessions.base.isCommitting) return EBUSY;
     return isDirectory && this.#inodes.get(node, INODE.FIRST_CHILD) !== NO_NODE ? ENOTEMPTY : OK;
   }
 

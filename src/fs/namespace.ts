@@ -12,6 +12,7 @@ import { INODE, type Inodes, KIND, type Kind } from './inodes.ts';
 import { checkSnapshotName, inherit, NameRules } from './name-rules.ts';
 import { NAME_MAX_BYTES, NO_NODE, type NodeId, ROOT_NODE } from './node.ts';
 import type { NewFile } from './ops.ts';
+import type { Passthrough } from './passthrough.ts';
 
 /** rename(2) flags (linux/fs.h). */
 const RENAME_NOREPLACE = 1;
@@ -23,11 +24,13 @@ export class Namespace {
 
   readonly #inodes: Inodes;
   readonly #sessions: Sessions;
+  readonly #passthrough: Passthrough;
   readonly #rules: NameRules;
 
-  constructor(inodes: Inodes, sessions: Sessions) {
+  constructor(inodes: Inodes, sessions: Sessions, passthrough: Passthrough) {
     this.#inodes = inodes;
     this.#sessions = sessions;
+    this.#passthrough = passthrough;
     this.#rules = new NameRules(inodes, sessions);
   }
 
@@ -98,7 +101,7 @@ export class Namespace {
       if (errno !== OK) return errno;
       if (inodes.child(parent, name) !== NO_NODE) return EEXIST;
       // It would show the base while that is being written to.
-      if (kind === KIND.DISK && this.#sessions.isCommitting) return EBUSY;
+      if (kind === KIND.DISK && this.#sessions.base.isCommitting) return EBUSY;
       const node = this.#allocate(kind, inherit(file, kind, new SharedAttributes(inodes, parent)), content);
       inodes.link(parent, node, name);
       this.#touch(parent);
@@ -203,7 +206,10 @@ export class Namespace {
       }
       const content = inodes.get(node, INODE.CONTENT);
       inodes.free(node);
-      if (kind === KIND.DISK) stores.push(...this.#sessions.discard(content));
+      if (kind === KIND.DISK) {
+        this.#passthrough.drop(content);
+        stores.push(...this.#sessions.discard(content));
+      }
     } finally {
       inodes.unlock();
     }

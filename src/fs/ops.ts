@@ -74,6 +74,8 @@ export interface FsOps {
   readonly direct: boolean;
   /** Whether what the kernel caches of the file that was opened is still its content. */
   readonly keepCache: boolean;
+  /** The kernel's number of the file that it is to read and write instead; 0 if requests are to come here. */
+  readonly backingFile: number;
 
   /** ENOENT if the directory has no such entry. */
   lookup(parent: NodeId, name: string): Errno;

@@ -18,6 +18,8 @@ export interface KernelCaching {
   readonly sizeMayLag: boolean;
   /** Whether a file can be read whose size nobody knows before it is opened (FOPEN_DIRECT_IO for it alone). */
   readonly sizelessFiles: boolean;
+  /** The connection, where the kernel can read and write files past us that are registered there (PASSTHROUGH). */
+  readonly passthroughFd: number | undefined;
 }
 
 export interface CowFsOptions extends KernelCaching {

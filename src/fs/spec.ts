@@ -16,6 +16,8 @@ export interface FsSpec {
   readonly storeDirectoryFd: number;
   readonly overlay: OverlayMemory;
   readonly inodes: SharedArrayBuffer;
+  /** Whether fresh disks are clones of the base. */
+  readonly clonesBase: boolean;
   /** The file behind the kept disk, if there is one. */
   readonly overlayFile: OverlayFileSpec | undefined;
   readonly options: CowFsOptions;
@@ -48,6 +50,7 @@ export function openFs(spec: FsSpec, thread: number): CowFs {
     base: new Base(spec.base),
     directory: new StoreDirectory(spec.storeDirectoryFd),
     quotas: spec.options.quotas,
+    clonesBase: spec.clonesBase,
     file: spec.overlayFile === undefined ? undefined : new OverlayFile(spec.overlayFile),
   });
   return new CowFs(new Inodes(spec.inodes), sessions, spec.options);

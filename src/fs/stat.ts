@@ -1,9 +1,11 @@
 /**
  * What stat(2) and statfs(2) say of directories, disks and the mount. Any thread.
  */
+
 import { BLOCK_BYTES } from '../overlay/block.ts';
 import type { Sessions } from '../overlay/sessions.ts';
 import { SharedAttributes } from './attributes.ts';
+import { touchIfWritten } from './file-times.ts';
 import { type Inodes, KIND } from './inodes.ts';
 import { NAME_MAX_BYTES, NO_NODE, type NodeId, ROOT_NODE, S_IFDIR, S_IFREG } from './node.ts';
 import type { Attributes, Statistics } from './ops.ts';
@@ -13,13 +15,15 @@ const BLOCK_SECTORS = BLOCK_BYTES / 512;
 /** @param session of the disk; the caller is inside of it */
 export function fillDisk(into: Attributes, node: NodeId, inodes: Inodes, sessions: Sessions, session: number): void {
   const attributes = new SharedAttributes(inodes, node);
-  const sizeBytes = sessions.sizeBytes(session);
+  const file = sessions.cloned.stats(session);
+  const sizeBytes = file?.size ?? sessions.sizeBytes(session);
+  if (file !== undefined) touchIfWritten(attributes, sessions, session, file);
   fill(into, node, attributes);
   into.mode = S_IFREG | attributes.mode;
   into.nlink = linksOf(inodes, node);
   into.sizeBytes = sizeBytes;
   // Never 0, which tar(1) takes for "all hole".
-  into.blocks = sizeBytes === 0 ? 0 : Math.max(BLOCK_SECTORS, sessions.occupiedBytesOf(session) / 512);
+  into.blocks = sizeBytes === 0 ? 0 : Math.max(BLOCK_SECTORS, file?.blocks ?? sessions.occupiedBytesOf(session) / 512);
 }
 
 /** Names that an inode has; a file that was removed while it was open has none. */

@@ -162,7 +162,7 @@ export const FUSE_FORGET_IN = { nlookup: 0, BYTES: 8 } as const;
 export const FUSE_BATCH_FORGET_IN = { count: 0, BYTES: 8 } as const;
 export const FUSE_FORGET_ONE = { nodeid: 0, nlookup: 8, BYTES: 16 } as const;
 export const FUSE_OPEN_IN = { flags: 0, open_flags: 4, BYTES: 8 } as const;
-export const FUSE_OPEN_OUT = { fh: 0, open_flags: 8, BYTES: 16 } as const;
+export const FUSE_OPEN_OUT = { fh: 0, open_flags: 8, backing_id: 12, BYTES: 16 } as const;
 export const FUSE_RELEASE_IN = { fh: 0, flags: 8, BYTES: 24 } as const;
 export const FUSE_READ_IN = { fh: 0, offset: 8, size: 16, flags: 32, BYTES: 40 } as const;
 export const FUSE_WRITE_IN = {
@@ -225,6 +225,7 @@ export const FOPEN = {
   DIRECT_IO: 1 << 0,
   KEEP_CACHE: 1 << 1,
   PARALLEL_DIRECT_WRITES: 1 << 6,
+  PASSTHROUGH: 1 << 7,
 } as const;
 
 /** `fuse_write_in.write_flags`: the kernel writes back dirty pages; write(2) returned long ago. */

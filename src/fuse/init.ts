@@ -27,6 +27,9 @@ const MAX_BACKGROUND = 64;
 /** From here on the kernel calls the mount congested and skips optional readahead. */
 const CONGESTION_THRESHOLD = 48;
 
+/** File systems between the mount and a disk: files in this one may lie in another, which lies in none (fs_stack.h). */
+const PASSTHROUGH_STACK_DEPTH = 1;
+
 const WANTED =
   INIT_FLAGS.ASYNC_READ |
   INIT_FLAGS.BIG_WRITES |
@@ -45,6 +48,14 @@ export interface Session {
   readonly writebackCache: boolean;
   /** Whether the kernel keeps handles that bypass its cache coherent with mappings and cached handles (Linux 6.6). */
   readonly directIoAllowMmap: boolean;
+  /** Whether the kernel can read and write files past us; not beside the write-back cache. */
+  readonly passthrough: boolean;
+}
+
+/** What depends on the mount; passthrough comes first where the kernel has both. */
+export interface Wanted {
+  readonly writeback: boolean;
+  readonly passthrough: boolean;
 }
 
 export interface Handshake {
@@ -59,7 +70,7 @@ export interface Handshake {
  *
  * @throws CowfsError of kind `missing` for a kernel before 5.4, after the refusal is in the reply buffer
  */
-export function handshake(request: RequestReader, reply: ReplyWriter, wantWriteback: boolean): Handshake {
+export function handshake(request: RequestReader, reply: ReplyWriter, wanted: Wanted): Handshake {
   const argumentBytes = request.argumentBytes;
   if (request.opcode !== OPCODE.INIT || argumentBytes < FUSE_INIT_IN.COMPAT_BYTES) {
     throw new CowfsError('failed', `the kernel opened the connection with opcode ${request.opcode}, not with INIT`);
@@ -81,8 +92,9 @@ export function handshake(request: RequestReader, reply: ReplyWriter, wantWriteb
   const offered = request.u32(FUSE_INIT_IN.flags);
   const extended = (offered & INIT_FLAGS.INIT_EXT) !== 0 && argumentBytes >= FUSE_INIT_IN.BYTES;
   const offered2 = extended ? request.u32(FUSE_INIT_IN.flags2) : 0;
-  const flags = offered & (wantWriteback ? WANTED | INIT_FLAGS.WRITEBACK_CACHE : WANTED);
-  const flags2 = offered2 & INIT_FLAGS2.DIRECT_IO_ALLOW_MMAP;
+  const passthrough = wanted.passthrough && (offered2 & INIT_FLAGS2.PASSTHROUGH) !== 0;
+  const flags = offered & (wanted.writeback && !passthrough ? WANTED | INIT_FLAGS.WRITEBACK_CACHE : WANTED);
+  const flags2 = offered2 & (INIT_FLAGS2.DIRECT_IO_ALLOW_MMAP | (passthrough ? INIT_FLAGS2.PASSTHROUGH : 0));
   const maxPages = (flags & INIT_FLAGS.MAX_PAGES) !== 0 ? MAX_PAGES : DEFAULT_MAX_PAGES;
 
   reply.u32(FUSE_INIT_OUT.max_readahead, request.u32(FUSE_INIT_IN.max_readahead));
@@ -93,12 +105,14 @@ export function handshake(request: RequestReader, reply: ReplyWriter, wantWriteb
   reply.u32(FUSE_INIT_OUT.time_gran, 1);
   reply.u16(FUSE_INIT_OUT.max_pages, maxPages);
   reply.u32(FUSE_INIT_OUT.flags2, flags2);
+  reply.u32(FUSE_INIT_OUT.max_stack_depth, passthrough ? PASSTHROUGH_STACK_DEPTH : 0);
   return {
     replyBytes: finish(OK),
     session: {
       protocol: `${FUSE_KERNEL_VERSION}.${Math.min(minor, FUSE_KERNEL_MINOR_VERSION)}`,
       maxTransferBytes: maxPages * PAGE_BYTES,
       writebackCache: (flags & INIT_FLAGS.WRITEBACK_CACHE) !== 0,
+      passthrough,
       directIoAllowMmap: (flags2 & INIT_FLAGS2.DIRECT_IO_ALLOW_MMAP) !== 0,
     },
   };

@@ -30,7 +30,8 @@ import { type Call, NO_REPLY } from './call.ts';
  */
 export function replyOpen(call: Call, openFlags: number, at = 0, handle = 0): Errno {
   call.reply.u64(at + FUSE_OPEN_OUT.fh, handle);
-  call.reply.u64(at + FUSE_OPEN_OUT.open_flags, openFlags);
+  call.reply.u32(at + FUSE_OPEN_OUT.open_flags, openFlags);
+  call.reply.u32(at + FUSE_OPEN_OUT.backing_id, (openFlags & FOPEN.PASSTHROUGH) === 0 ? 0 : call.ops.backingFile);
   call.payloadBytes = at + FUSE_OPEN_OUT.BYTES;
   return OK;
 }
@@ -39,8 +40,14 @@ export function replyOpen(call: Call, openFlags: number, at = 0, handle = 0): Er
  * For O_DIRECT a handle beside the page cache, whose writers share the inode's lock: 16 jobs of 4k random writes make
  * 72k to 95k IOPS on such handles, 16k on cached ones. The cache is kept all the same, unless it is stale: dropping it
  * at an open waits for every page that is being written back.
+ *
+ * What the kernel reads and writes by itself it does for O_DIRECT, too. Such writers could be served here (FOPEN_DIRECT_IO
+ * beside FOPEN_PASSTHROUGH), past the lock under which the kernel passes on one write at a time, into the page cache. On XFS
+ * in memory that makes 36k IOPS of 17k with one job of random first writes, 53k of 17k with 16; but the same handles then
+ * read at 18k of 37k, and 36k of 105k, write 1M at 1.9 of 3.9 GB/s, and mix 70/30 at 22k of 28k. So it is not done.
  */
-export function openFlags({ direct, keepCache }: FsOps): number {
+export function openFlags({ backingFile, direct, keepCache }: FsOps): number {
+  if (backingFile > 0) return FOPEN.PASSTHROUGH;
   return (direct ? FOPEN.DIRECT_IO | FOPEN.PARALLEL_DIRECT_WRITES : 0) | (keepCache ? FOPEN.KEEP_CACHE : 0);
 }
 

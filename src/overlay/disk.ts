@@ -45,6 +45,11 @@ export class Disk {
     return this.layer.extent.sizeBytes;
   }
 
+  /** Makes durable what was written, where it is kept (fsync(2)). */
+  sync(): Errno {
+    return this.layer.sync();
+  }
+
   /**
    * Reads up to `length` bytes, fewer only at the end of the disk (pread(2)); the count is in `transferred`.
    *

@@ -9,6 +9,9 @@ import { type Errno, OK } from '../lib/errno.ts';
 import { blocksAt, type Quotas, StoreAccount } from './account.ts';
 import { Arena } from './arena.ts';
 import { BLOCK_BYTES } from './block.ts';
+import { ClonedDisk } from './cloned-disk.ts';
+import { ClonedSessions } from './cloned-sessions.ts';
+import { Clones } from './clones.ts';
 import { Disk } from './disk.ts';
 import type { OverlayFile } from './file/overlay-file.ts';
 import { Gate } from './gate.ts';
@@ -16,6 +19,7 @@ import { KeptSession } from './kept-session.ts';
 import { BASE_LAYER, closeStores, Layers } from './layers.ts';
 import { RangeLock, STRIPES } from './range-lock.ts';
 import { EXTENT, MOUNT, SESSION } from './shared.ts';
+import { SharedBase } from './shared-base.ts';
 import type { StoreDirectory } from './store-directory.ts';
 
 /** Plain data, posted to every thread. */
@@ -26,6 +30,9 @@ export interface OverlayMemory {
   readonly mount: number;
 }
 
+/** A view of the disk of a session. */
+export type SessionDisk = Disk | ClonedDisk;
+
 export interface SessionsOptions {
   readonly memory: OverlayMemory;
   /** Number of this thread. */
@@ -35,24 +42,26 @@ export interface SessionsOptions {
   readonly quotas: Quotas;
   /** Behind the kept disk, if there is one. */
   readonly file?: OverlayFile | undefined;
+  /** Whether fresh disks are clones of the base. */
+  readonly clonesBase?: boolean;
 }
 
 const RECORD_WORDS = SESSION.WORDS + STRIPES;
 
 export class Sessions {
+  readonly base: SharedBase;
   readonly gate: Gate;
   readonly layers: Layers;
   readonly directory: StoreDirectory;
   readonly kept: KeptSession;
+  readonly clones: Clones;
+  readonly cloned: ClonedSessions;
   readonly #arena: Arena;
   readonly #presence: SharedArrayBuffer;
   readonly #mount: Int32Array;
-  readonly #base: Base;
-  readonly #baseBytes: Float64Array;
-  /** Bytes of the base as it was opened. */
-  readonly #openedBytes: number;
   readonly #quotas: Quotas;
   readonly #file: OverlayFile | undefined;
+  readonly #clonesBase: boolean;
 
   /** @param threads how many will use it */
   static create(threads: number): OverlayMemory {
@@ -62,19 +71,19 @@ export class Sessions {
     return { arena: buffer, presence: Gate.create(threads), mount };
   }
 
-  constructor({ memory, thread, base, directory, quotas, file }: SessionsOptions) {
+  constructor({ memory, thread, base, directory, quotas, file, clonesBase = false }: SessionsOptions) {
     this.#arena = new Arena(memory.arena);
     this.#mount = this.#arena.record(memory.mount, MOUNT.WORDS);
-    this.#base = base;
-    this.#openedBytes = base.sizeBytes;
-    this.#baseBytes = this.#arena.doubles(memory.mount + MOUNT.BASE_BYTES, 1);
-    if (this.baseBytes === 0) this.#baseBytes[0] = base.sizeBytes;
+    this.base = new SharedBase(base, this.#arena, memory.mount);
     this.#quotas = quotas;
     this.#file = file;
     this.directory = directory;
     this.gate = new Gate(this.#arena, memory.presence, thread);
     this.#presence = memory.presence;
     this.layers = new Layers(this.#arena, this.#mount, base, directory, file);
+    this.clones = new Clones(this.layers, directory, base);
+    this.cloned = new ClonedSessions(this, this.#arena);
+    this.#clonesBase = clonesBase;
     this.kept = new KeptSession(this, this.#mount, file);
   }
 
@@ -86,29 +95,6 @@ export class Sessions {
   /** Changes whenever a `Disk` that was opened before has to be opened again. */
   get topology(): number {
     return Atomics.load(this.#mount, MOUNT.TOPOLOGY);
-  }
-
-  /** Bytes of the base as it is now. */
-  get baseBytes(): number {
-    return this.#baseBytes[0] as number;
-  }
-
-  /**
-   * Bytes of a fresh disk.
-   *
-   * @param asked as they were when the mount was made: the base's, or more
-   */
-  freshBytes(asked: number): number {
-    return asked > this.#openedBytes ? Math.max(asked, this.baseBytes) : this.baseBytes;
-  }
-
-  /** Whether a disk is being committed: then no other may be made. */
-  get isCommitting(): boolean {
-    return Atomics.load(this.#mount, MOUNT.COMMITTING) !== 0;
-  }
-
-  set isCommitting(value: boolean) {
-    Atomics.store(this.#mount, MOUNT.COMMITTING, value ? 1 : 0);
   }
 
   /** Bytes that all sessions take or are promised in the store. */
@@ -128,7 +114,8 @@ export class Sessions {
 
   /** A session that shows the base and, past its end, zeros. */
   create(sizeBytes: number): number {
-    return this.#create(this.layers.create(BASE_LAYER, sizeBytes, this.baseBytes));
+    if (this.#clonesBase) return this.#create(this.clones.create(this.base.fd, sizeBytes));
+    return this.#create(this.layers.create(BASE_LAYER, sizeBytes, this.base.bytes));
   }
 
   /** Gives a session that nobody has written to the file that its writes will go to, as `openTempStore` made it. */
@@ -137,9 +124,15 @@ export class Sessions {
   }
 
   /** A view of the session's disk as it is composed now. */
+  disk(session: number): SessionDisk {
+    const fd = this.cloned.file(session);
+    return fd === undefined ? this.open(session) : new ClonedDisk(fd);
+  }
+
+  /** A view of one that is made of layers. */
   open(session: number): Disk {
     const record = this.#record(session);
-    this.#base.sizeBytes = this.baseBytes;
+    this.base.refresh();
     const layer = this.layers.open(this.top(session));
     return new Disk(
       layer,
@@ -150,10 +143,17 @@ export class Sessions {
 
   /** Bytes of the session's disk, without opening it. */
   sizeBytes(session: number): number {
-    return this.#arena.double(this.top(session) + EXTENT.AT + EXTENT.SIZE * 2);
+    return this.layerBytes(this.top(session));
   }
 
-  /** Bytes that the session's layers take or are promised in the store, without opening its disk. */
+  /** Bytes of the disk that a layer shows, without opening it. */
+  layerBytes(layer: number): number {
+    return this.clones.isClone(layer)
+      ? this.clones.sizeBytes(layer)
+      : this.#arena.double(layer + EXTENT.AT + EXTENT.SIZE * 2);
+  }
+
+  /** Bytes that the session's layers take or are promised in the store, without opening its disk; of a clone none. */
   occupiedBytesOf(session: number): number {
     return (this.#load(session, SESSION.OCCUPIED_BLOCKS) >>> 0) * BLOCK_BYTES;
   }
@@ -177,6 +177,7 @@ export class Sessions {
   /** A second session with the content of the first; costs the same whatever was written. The gate is closed. */
   fork(session: number): number {
     const top = this.top(session);
+    if (this.clones.isClone(top)) return this.#create(this.clones.copy(top));
     if (!this.layers.isClean(top)) this.freeze(session);
     const { sizeBytes, backingLimit } = this.layers.extent(this.top(session));
     return this.#create(this.layers.create(this.layers.backing(this.top(session)), sizeBytes, backingLimit));
@@ -185,6 +186,7 @@ export class Sessions {
   /** The present content as a layer that stays, referenced once for the caller. The gate is closed. */
   snapshot(session: number): number {
     const top = this.top(session);
+    if (this.clones.isClone(top)) return this.clones.copy(top);
     const below = this.layers.backing(top);
     if (below !== BASE_LAYER && this.layers.isClean(top) && this.#showsAllOf(top, below)) {
       this.layers.reference(below);
@@ -197,6 +199,10 @@ export class Sessions {
 
   /** Goes back to a layer; what was written since is discarded. The gate is closed. */
   rollback(session: number, layer: number): void {
+    if (this.clones.isClone(layer)) {
+      this.clones.replace(this.top(session), this.clones.fd(layer));
+      return;
+    }
     const { sizeBytes } = this.layers.extent(layer);
     this.#replaceTop(session, this.layers.create(layer, sizeBytes, sizeBytes));
   }
@@ -207,8 +213,12 @@ export class Sessions {
    * @returns an error of the overlay file, of a session that is kept
    */
   reset(session: number, sizeBytes: number): Errno {
-    if (session === this.kept.session) return this.kept.empty(sizeBytes, this.baseBytes);
-    this.#replaceTop(session, this.layers.create(BASE_LAYER, sizeBytes, this.baseBytes));
+    if (session === this.kept.session) return this.kept.empty(sizeBytes, this.base.bytes);
+    if (this.clones.isClone(this.top(session))) {
+      this.clones.replace(this.top(session), this.base.fd, sizeBytes);
+      return OK;
+    }
+    this.#replaceTop(session, this.layers.create(BASE_LAYER, sizeBytes, this.base.bytes));
     return OK;
   }
 
@@ -217,7 +227,7 @@ export class Sessions {
    * nothing else stands on the base.
    */
   rebase(session: number, layer: number, baseBytes: number): void {
-    this.#baseBytes[0] = baseBytes;
+    this.base.bytes = baseBytes;
     closeStores(this.layers.standOnBase(this.top(session), layer));
     this.recount(session);
     Atomics.add(this.#mount, MOUNT.TOPOLOGY, 1);
@@ -273,6 +283,7 @@ export class Sessions {
       throw error;
     }
     Atomics.store(this.#record(session), SESSION.TOP, top);
+    this.cloned.begin(session);
     this.recount(session);
     return session;
   }

@@ -32,6 +32,10 @@ export const SESSION = {
   GATE: 1,
   /** Blocks that its layers take or are promised, shared ones included, as an unsigned number; what its quota counts. */
   OCCUPIED_BLOCKS: 2,
+  /** The kernel's number of its file (`fs/passthrough.ts`); 0 before that is asked for. */
+  BACKING_FILE: 3,
+  /** When its file was last written, in milliseconds modulo 2^32 (49 days), as far as anybody has looked; 0 for never. */
+  WRITTEN_AT: 4,
   WORDS: 16,
 } as const;
 
@@ -58,6 +62,8 @@ export const LAYER = {
   NEWER: 15,
   /** 1 if its store is the mount's overlay file, which is kept. */
   KEPT: 16,
+  /** 1 if its store is a clone of the base (`clone.ts`). */
+  CLONE: 17,
   WORDS: 32,
 } as const;
 

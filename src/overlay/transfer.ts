@@ -4,8 +4,10 @@
  * have to wait, it leaves to `disk.ts`, whose order (data first, state after) holds here, too. One instance for each that
  * is under way.
  */
-import { BLOCK_BYTES, type BlockIndex, STORE } from './block.ts';
+import { BLOCK_BYTES, type BlockIndex, MAX_DISK_BYTES, STORE } from './block.ts';
+import { ClonedDisk } from './cloned-disk.ts';
 import type { Disk } from './disk.ts';
+import type { SessionDisk } from './sessions.ts';
 
 /** What has to be done. */
 export const PLAN = {
@@ -40,9 +42,10 @@ export class Transfer {
   #added = 0;
 
   /** A read that reaches past the end of the disk, or of bytes that lie in several places, is for `Disk`. */
-  planRead(disk: Disk, offset: number, length: number): Plan {
+  planRead(disk: SessionDisk, offset: number, length: number): Plan {
     this.#disk = undefined;
     this.isPlain = true;
+    if (disk instanceof ClonedDisk) return this.#inFile(disk, offset);
     if (length === 0 || offset + length > disk.sizeBytes) return PLAN.ELSEWHERE;
     const { layer } = disk;
     if (layer.locate(offset, length) < length) return PLAN.ELSEWHERE;
@@ -53,7 +56,12 @@ export class Transfer {
   }
 
   /** Until `finish` or `abandon` the range may be locked, and space booked. */
-  planWrite(disk: Disk, offset: number, length: number): Plan {
+  planWrite(disk: SessionDisk, offset: number, length: number): Plan {
+    this.#disk = undefined;
+    this.isPlain = true;
+    if (disk instanceof ClonedDisk) {
+      return length === 0 || offset + length > MAX_DISK_BYTES ? PLAN.ELSEWHERE : this.#inFile(disk, offset);
+    }
     const { layer, locks, account } = disk;
     const { store, map } = layer;
     this.#disk = disk;
@@ -92,6 +100,13 @@ export class Transfer {
     this.#count = count;
     this.#added = added;
     return isWhole ? PLAN.MOVE : PLAN.COPY_UP;
+  }
+
+  /** What lies past the end is for `ClonedDisk` to find out, when fewer bytes have moved. */
+  #inFile({ fd }: ClonedDisk, offset: number): Plan {
+    this.fd = fd;
+    this.offset = offset;
+    return PLAN.MOVE;
   }
 
   /**

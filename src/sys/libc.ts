@@ -14,6 +14,7 @@ const libc = koffi.load(null);
 const cLseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
 const cFallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
 const cIoctl = libc.func('int ioctl(int fd, unsigned long request, void *argument)');
+const cIoctlNumber = libc.func('ioctl', 'int', ['int', 'unsigned long', 'int']);
 const cFcntl = libc.func('int fcntl(int fd, int command, void *argument)');
 const cFcntlNumber = libc.func('fcntl', 'int', ['int', 'int', 'int']);
 const cLinkat = libc.func(
@@ -110,6 +111,18 @@ export function fallocate(fd: number, mode: number, offset: number, length: numb
     const errno = koffi.errno();
     if (errno !== EINTR) return errno;
   }
+}
+
+/** ioctl(2) with a structure that the kernel reads, and may write. @returns what it answers, or the errno negated */
+export function ioctl(fd: number, request: number, argument: Uint8Array): number {
+  const answer = cIoctl(fd, request, argument) as number;
+  return answer < 0 ? -koffi.errno() : answer;
+}
+
+/** ioctl(2) with a number. @returns what it answers, or the errno negated */
+export function ioctlNumber(fd: number, request: number, argument: number): number {
+  const answer = cIoctlNumber(fd, request, argument) as number;
+  return answer < 0 ? -koffi.errno() : answer;
 }
 
 /** Size of a block device in bytes (ioctl BLKGETSIZE64), or the errno negated. */

@@ -49,6 +49,8 @@ export interface TransportTask {
   /** The connection, when a parent has mounted it already: the command line refuses that for any but the kernel's. */
   readonly fuseFd: number | undefined;
   readonly cacheMode: CacheMode;
+  /** Whether the kernel is to read and write disks past us, if it can. */
+  readonly passthrough: boolean;
   /** Everything of the file system but what only the kernel decides. */
   readonly describe: (caching: KernelCaching) => FsSpec;
   /** `auto`: `io_uring` where the machine has it. */

@@ -5,8 +5,8 @@
  *
  *   npm run bench -- [--rounds N] [--seconds N] [--cells TEXT] [--place DIR]... [--json FILE] [--write]
  *
- * Without --place it runs in memory (/dev/shm) and on the disk (/var/tmp). --write puts the tables into REPORT.md, and
- * those of the first place into the README.
+ * Without --place it runs in memory (/dev/shm), on the disk (/var/tmp), and as root on an XFS in memory (`xfs`), where cowfs
+ * is measured against a plain file only. --write puts the tables into REPORT.md, and the ratios into the README.
  */
 import fs from 'node:fs';
 import { join } from 'node:path';
@@ -15,6 +15,7 @@ import { boot } from './boot.mjs';
 import { CELLS, DISK_MIB } from './cells.mjs';
 import { measure } from './fio.mjs';
 import { memory } from './memory.mjs';
+import { defaultPlaces, inPlace, XFS } from './places.mjs';
 import { report, summary } from './report.mjs';
 import { startUp } from './start-up.mjs';
 import { hasProgram, missing, SUBJECTS } from './subjects.mjs';
@@ -25,7 +26,7 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '2' },
     cells: { type: 'string', default: '' },
     subjects: { type: 'string', default: '' },
-    place: { type: 'string', multiple: true, default: ['/dev/shm', '/var/tmp'] },
+    place: { type: 'string', multiple: true },
     json: { type: 'string' },
     write: { type: 'boolean', default: false },
   },
@@ -73,9 +74,16 @@ async function runCell(cell, subject, base, directory, seconds) {
   }
 }
 
-async function runPlace(place, cells, subjects, rounds, seconds) {
-  const root = fs.mkdtempSync(join(place, 'cowfs-bench-'));
-  try {
+/** Clones where they can be had, and what they are measured against; else all but them. */
+function subjectsIn(place, subjects) {
+  return subjects.filter(({ isClone = false, ours, secondary, ceiling }) => {
+    if (place !== XFS) return !isClone;
+    return isClone || ceiling || (ours && !secondary);
+  });
+}
+
+function runPlace(place, cells, subjects, rounds, seconds) {
+  return inPlace(place, async (root) => {
     const base = join(root, 'base.img');
     makeBase(base);
     const figures = cells.map((cell) => ({ cell, samples: new Map(subjects.map(({ name }) => [name, []])) }));
@@ -88,10 +96,18 @@ async function runPlace(place, cells, subjects, rounds, seconds) {
         say(`${place}: round ${round + 1} of ${rounds}, ${cell.name}`);
       }
     }
-    return { place, cells: figures.map(({ cell, samples }) => ({ cell, samples: Object.fromEntries(samples) })) };
-  } finally {
-    fs.rmSync(root, { recursive: true, force: true });
-  }
+    return {
+      place,
+      subjects: subjects.map(({ name, ours = false, ceiling = false, secondary = false, isClone = false }) => ({
+        name,
+        ours,
+        ceiling,
+        secondary,
+        isClone,
+      })),
+      cells: figures.map(({ cell, samples }) => ({ cell, samples: Object.fromEntries(samples) })),
+    };
+  });
 }
 
 const [rounds, seconds] = [Number(values.rounds), Number(values.seconds)];
@@ -102,21 +118,16 @@ const subjects = SUBJECTS.filter((subject) => {
   if (lacking.length > 0) say(`left out: ${subject.name}, for want of ${lacking.join(', ')}`);
   return lacking.length === 0;
 });
+const names = values.place ?? defaultPlaces(say);
 const places = [];
-for (const place of values.place) places.push(await runPlace(place, cells, subjects, rounds, seconds));
+for (const place of names) places.push(await runPlace(place, cells, subjectsIn(place, subjects), rounds, seconds));
 const result = {
   at: new Date().toISOString(),
   rounds,
   seconds,
-  subjects: subjects.map(({ name, ours = false, ceiling = false, secondary = false }) => ({
-    name,
-    ours,
-    ceiling,
-    secondary,
-  })),
   places,
   startUp: startUp(rounds * 3),
-  memory: await memory(subjects, values.place[0]),
+  memory: await memory(subjectsIn(undefined, subjects), names[0]),
   boot: hasProgram('qemu-system-x86_64') ? await boot(rounds) : undefined,
 };
 const text = report(result);

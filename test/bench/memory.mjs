@@ -6,6 +6,7 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import { DISK_MIB } from './cells.mjs';
 import { measure } from './fio.mjs';
+import { inPlace } from './places.mjs';
 
 /** A GiB, each block once. */
 const LOAD = {
@@ -22,13 +23,12 @@ function pssOf(pids) {
   }, 0);
 }
 
-export async function memory(subjects, place) {
-  const root = fs.mkdtempSync(join(place, 'cowfs-bench-'));
-  const base = join(root, 'base.img');
-  fs.writeFileSync(base, '');
-  fs.truncateSync(base, DISK_MIB * 2 ** 20);
-  const figures = [];
-  try {
+export function memory(subjects, place) {
+  return inPlace(place, async (root) => {
+    const base = join(root, 'base.img');
+    fs.writeFileSync(base, '');
+    fs.truncateSync(base, DISK_MIB * 2 ** 20);
+    const figures = [];
     for (const subject of subjects.filter(({ ceiling }) => ceiling !== true)) {
       const directory = join(root, 'run');
       fs.mkdirSync(directory);
@@ -39,8 +39,6 @@ export async function memory(subjects, place) {
       await stop();
       fs.rmSync(directory, { recursive: true });
     }
-  } finally {
-    fs.rmSync(root, { recursive: true, force: true });
-  }
-  return figures;
+    return figures;
+  });
 }

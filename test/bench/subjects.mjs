@@ -58,11 +58,14 @@ export const SUBJECTS = [
     carries: ['trim'],
     async start(base, directory) {
       const disk = join(directory, 'copy.img');
-      must('cp', ['--reflink=auto', base, disk]);
+      must('cp', ['--reflink=never', base, disk]);
+      // Its own write-back is no part of what is measured, as the base's is not.
+      must('sync', [disk]);
       return { disk, pids: [], stop: async () => fs.rmSync(disk) };
     },
   },
-  cowfs('cowfs', []),
+  cowfs('cowfs', ['--store-strategy', 'sparse']),
+  cowfs('cowfs, reflink', ['--store-strategy', 'reflink'], { secondary: true, isClone: true }),
   cowfs('cowfs, fuse-native', ['--transport', 'fuse-native'], { carries: [], secondary: true }),
   {
     name: 'qemu-storage-daemon',

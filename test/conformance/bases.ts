@@ -19,11 +19,14 @@ export interface SuiteBases {
   readonly stateOf: (name: BaseName) => object;
 }
 
-/** @param main the suite's program */
-export function suiteBases(main: string): SuiteBases {
+/**
+ * @param main the suite's program
+ * @param place a directory to have them in, when they are made
+ */
+export function suiteBases(main: string, place: () => string): SuiteBases {
   let directory = '';
   beforeAll(() => {
-    directory = mkdtempSync(join(process.env['COWFS_TEST_DIR'] ?? '/var/tmp', 'cowfs-test-bases-'));
+    directory = mkdtempSync(join(place(), 'cowfs-test-bases-'));
     for (const name of NAMES) must(process.execPath, [main, 'base', name, join(directory, name)]);
   });
   afterAll(() => rmSync(directory, { recursive: true, force: true }));

@@ -7,10 +7,11 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { CACHE_MODES, TRANSPORT_NAMES } from '../../src/transport/transport.ts';
-import { isRoot, makeMountpoint, mountDisk, must, PROJECT, run, scratch } from '../harness.ts';
+import { isRoot, makeMountpoint, lacks as missing, mountDisk, must, PROJECT, run, scratch } from '../harness.ts';
 import { skipUnless } from '../integration/machine-support.ts';
 import { suiteBases } from './bases.ts';
 import { suiteDisks } from './disks.ts';
+import { testDirectory, xfsPlace } from './place.ts';
 
 const MAIN = join(import.meta.dirname, 'main.mjs');
 const CASE_TIMEOUT_MS = 100_000;
@@ -32,15 +33,19 @@ interface Subject {
   readonly options: readonly string[] | undefined;
   readonly lacks: readonly Feature[];
   /** Whether the disk is kept in an overlay file. */
-  readonly isKept: boolean;
+  readonly isKept?: true;
+  /** Whether it needs a file system that shares blocks. */
+  readonly isClone?: true;
   /** Whether another version of Node could make a difference that no other subject shows: not by what the kernel caches. */
   readonly ofNode: boolean;
 }
 
 const FUSE_NATIVE_LACKS: readonly Feature[] = ['fallocate', 'holes', 'exact-times', 'one-time'];
 
+const REFLINK = ['--store-strategy', 'reflink'];
+
 const SUBJECTS: readonly Subject[] = [
-  { name: 'a plain copy', options: undefined, lacks: [], isKept: false, ofNode: false },
+  { name: 'a plain copy', options: undefined, lacks: [], ofNode: false },
   ...TRANSPORT_NAMES.flatMap((transport) =>
     CACHE_MODES[transport].map((cache, index) => ({
       name: `--transport ${transport} --cache ${cache}`,
@@ -49,24 +54,46 @@ const SUBJECTS: readonly Subject[] = [
         ...(transport === 'fuse-native' ? FUSE_NATIVE_LACKS : []),
         ...(transport === 'fuse-native' && cache === 'none' ? ['shared-mapping' as const] : []),
       ],
-      isKept: false,
       ofNode: index === 0,
     })),
   ),
   // What serves where there is no io_uring.
-  { name: '--aio threads', options: ['--aio', 'threads'], lacks: [], isKept: false, ofNode: true },
+  { name: '--aio threads', options: ['--aio', 'threads'], lacks: [], ofNode: true },
   { name: '--overlay', options: [], lacks: [], isKept: true, ofNode: true },
+  // Served by the kernel itself, and by the daemon.
+  { name: '--store-strategy reflink', options: REFLINK, lacks: [], isClone: true, ofNode: false },
+  {
+    name: '--store-strategy reflink --cache none',
+    options: [...REFLINK, '--cache', 'none'],
+    lacks: [],
+    isClone: true,
+    ofNode: false,
+  },
 ];
 
 const TRIED = SUBJECTS.filter(({ ofNode }) => ofNode || process.env['COWFS_MODES'] !== 'of-node');
 
-const bases = suiteBases(MAIN);
+/** Why the subject cannot be had here. */
+function lacksFor({ isClone }: Subject): string | undefined {
+  if (isClone === undefined) return undefined;
+  return isRoot() ? missing('mkfs.xfs', 'losetup') : 'needs root';
+}
 
-describe.each(TRIED)('$name', ({ name, options, lacks, isKept }) => {
+const commonBases = suiteBases(MAIN, testDirectory);
+
+describe.each(TRIED)('$name', (subject) => {
+  const { name, options, lacks, isKept, isClone } = subject;
+  const reason = lacksFor(subject);
+  if (reason !== undefined) {
+    test('skipped', (context) => skipUnless(context, false, reason));
+    return;
+  }
+  const place = isClone ? xfsPlace() : testDirectory;
+  const bases = isClone ? suiteBases(MAIN, place) : commonBases;
   const applicable = CASES.filter((one) =>
     one.lacks === undefined ? !one.needs.some((feature) => lacks.includes(feature)) : lacks.includes(one.lacks),
   );
-  const freshDisk = suiteDisks(options ?? []);
+  const freshDisk = suiteDisks(options ?? [], place);
   let passed = 0;
 
   test.for(applicable)('$name', { timeout: CASE_TIMEOUT_MS + 20_000 }, (one, context) => {

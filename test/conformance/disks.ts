@@ -11,9 +11,10 @@ import { makeMountpoint, mountsBelow, mustCowfs } from '../harness.ts';
  * Called while tests are collected.
  *
  * @param options of `cowfs mount`
+ * @param place a directory for their stores, when they are made
  * @returns makes a disk over a base; it goes when the test ends, and the mounts with the last test
  */
-export function suiteDisks(options: readonly string[]): (base: string) => string {
+export function suiteDisks(options: readonly string[], place: () => string): (base: string) => string {
   const mounts = new Map<string, string>();
   let directory: string | undefined;
   let made = 0;
@@ -24,7 +25,7 @@ export function suiteDisks(options: readonly string[]): (base: string) => string
     if (directory !== undefined) rmSync(directory, { recursive: true, force: true });
   });
   return (base) => {
-    directory ??= mkdtempSync(join(process.env['COWFS_TEST_DIR'] ?? '/var/tmp', 'cowfs-test-'));
+    directory ??= mkdtempSync(join(place(), 'cowfs-test-'));
     let mountpoint = mounts.get(base);
     if (mountpoint === undefined) {
       mountpoint = makeMountpoint(directory, `mnt-${mounts.size}`);

@@ -37,6 +37,7 @@ export function fakeOps() {
     found: 0,
     direct: false,
     keepCache: true,
+    backingFile: 0,
     lookup: vi.fn<FsOps['lookup']>(() => {
       ops.attributes = ATTRIBUTES;
       return 0;

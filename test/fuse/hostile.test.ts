@@ -197,7 +197,10 @@ test('greetings that no kernel would send', () => {
     requestBytes.set(bytes.subarray(0, length));
     expect(reader.start(length)).toBe(true);
     try {
-      const { session, replyBytes: replied } = handshake(reader, writer, random.below(2) === 0);
+      const { session, replyBytes: replied } = handshake(reader, writer, {
+        writeback: random.below(2) === 0,
+        passthrough: random.below(2) === 0,
+      });
       expect(replied).toBe(FUSE_OUT_HEADER.BYTES + FUSE_INIT_OUT.BYTES);
       if (session === undefined) continue;
       sessions++;

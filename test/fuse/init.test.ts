@@ -21,11 +21,11 @@ interface Answer extends Handshake {
   readonly payload: Buffer;
 }
 
-function answer(bytes: Buffer, wantWriteback = true): Answer {
+function answer(bytes: Buffer, writeback = true, passthrough = false): Answer {
   const reader = new RequestReader(Buffer.concat([bytes, Buffer.alloc(64, 0xee)]));
   expect(reader.start(bytes.length)).toBe(true);
   const reply = new ReplyWriter(Buffer.alloc(80, 0xaa));
-  const result = handshake(reader, reply, wantWriteback);
+  const result = handshake(reader, reply, { writeback, passthrough });
   const all = Buffer.from(reply.bytes.subarray(0, result.replyBytes));
   return { ...result, bytes: all, payload: all.subarray(16) };
 }
@@ -38,6 +38,18 @@ function init(major: number, minor: number, flags: number, flags2?: number): Buf
 function flagsOf({ payload }: Answer): [number, number] {
   return [payload.readUInt32LE(12), payload.readUInt32LE(32)];
 }
+
+test('passthrough takes the place of the write-back cache, where the kernel has it', () => {
+  const offered = answer(init(7, 45, EVERYTHING, DIRECT_IO_ALLOW_MMAP | PASSTHROUGH), true, true);
+  expect(offered.session).toMatchObject({ passthrough: true, writebackCache: false });
+  const [flags, flags2] = flagsOf(offered);
+  expect([flags & WRITEBACK_CACHE, flags2]).toEqual([0, DIRECT_IO_ALLOW_MMAP | PASSTHROUGH]);
+  // max_stack_depth
+  expect(offered.payload.readUInt32LE(36)).toBe(1);
+  const missing = answer(init(7, 39, EVERYTHING, DIRECT_IO_ALLOW_MMAP), true, true);
+  expect(missing.session).toMatchObject({ passthrough: false, writebackCache: true });
+  expect(missing.payload.readUInt32LE(36)).toBe(0);
+});
 
 test('the offer of Linux 6.18, byte by byte', () => {
   const offer = hex(
@@ -59,6 +71,7 @@ test('the offer of Linux 6.18, byte by byte', () => {
     maxTransferBytes: 1_048_576,
     writebackCache: true,
     directIoAllowMmap: true,
+    passthrough: false,
   });
   expect(result.bytes).toEqual(
     hex(
@@ -86,6 +99,7 @@ describe('older kernels', () => {
       protocol: '7.31',
       maxTransferBytes: 1_048_576,
       writebackCache: true,
+      passthrough: false,
       directIoAllowMmap: false,
     });
     expect(flagsOf(result)).toEqual([ASYNC_READ | BIG_WRITES | WRITEBACK_CACHE | MAX_PAGES, 0]);
@@ -121,7 +135,7 @@ describe('older kernels', () => {
     const reply = new ReplyWriter(Buffer.alloc(80, 0xaa));
     let error: unknown;
     try {
-      handshake(reader, reply, true);
+      handshake(reader, reply, { writeback: true, passthrough: false });
     } catch (caught) {
       error = caught;
     }

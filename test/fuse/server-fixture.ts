@@ -43,6 +43,7 @@ const FS_OPTIONS: CowFsOptions = {
   coherentDirect: true,
   sizeMayLag: true,
   sizelessFiles: true,
+  passthroughFd: undefined,
   quotas: { maxStoreBytes: undefined, maxSessionStoreBytes: undefined },
   diskBytes: 0,
   suffixes: ['.raw', '.img'],
@@ -66,7 +67,7 @@ export function useFs(fixture: FixtureOptions, given: Partial<CowFsOptions> = {}
   const diskBytes = fixture.sizeBytes ?? fixture.content.length;
   const options = { ...FS_OPTIONS, diskBytes, quotas, ...given };
   const inodes = Inodes.create();
-  const spec: FsSpec = { ...task, overlay: task.memory, inodes, overlayFile: undefined, options };
+  const spec: FsSpec = { ...task, overlay: task.memory, inodes, overlayFile: undefined, clonesBase: false, options };
   const fs = openFs(spec, task.thread);
   expect(fs.namespace.create(ROOT_NODE, 'disk.raw', OWNER, diskBytes)).toBe(0);
   const node = fs.namespace.found;

@@ -33,11 +33,18 @@ export function tmpfs(directory: string, size: string, name = 'store'): string {
   return path;
 }
 
+type FileSystemType = 'ext4' | 'xfs' | 'btrfs';
+
 /** As `tmpfs`, of another type and 400 MiB, on a loop device. */
-export function formatted(directory: string, type: 'ext4' | 'xfs' | 'btrfs', context: TestContext): string {
+export function formatted(directory: string, type: FileSystemType, context: TestContext): string {
   needs(context, `mkfs.${type}`, 'losetup');
   const known = readFileSync('/proc/filesystems', 'utf8');
   skipUnless(context, new RegExp(`\\t${type}\\n`).test(known), `this kernel has no ${type}`);
+  return mountFormatted(directory, type);
+}
+
+/** The same, where that it can be is known. */
+export function mountFormatted(directory: string, type: FileSystemType): string {
   const image = join(directory, 'fs.img');
   writeFileSync(image, '');
   truncateSync(image, 400 * 1024 * 1024);

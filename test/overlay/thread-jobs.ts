@@ -25,6 +25,8 @@ export interface OverlayTask {
   /** Number of the thread. */
   readonly thread: number;
   readonly quotas: Quotas;
+  /** Whether fresh disks are clones of the base. */
+  readonly clonesBase?: boolean;
 }
 
 /** One of its disks. */

@@ -28,6 +28,8 @@ export function stopCrew({ processes, oracle }: Crew): void {
 export interface Fixture {
   /** Scratch directory. */
   readonly directory: string;
+  /** Where the store is, if not there. */
+  readonly store?: string | undefined;
   readonly base: string;
   readonly cacheMode: CacheMode;
   /** More options for `cowfs mount`. */
@@ -53,7 +55,7 @@ export async function withMount<T>(fixture: Fixture, crew: Crew, use: (pair: Pai
   if (overlay !== undefined) rmSync(overlay, { force: true });
   const { mountpoint, disk } = mountDisk(fixture.base, makeMountpoint(fixture.directory), [
     '--store',
-    makeDirectory(fixture.directory, 'store'),
+    fixture.store ?? makeDirectory(fixture.directory, 'store'),
     '--cache',
     fixture.cacheMode,
     ...fixture.options,

@@ -21,6 +21,8 @@ type StepExecutor = Executor<Step, StepOutcome>;
 export interface SessionFixture {
   /** Scratch directory. */
   readonly directory: string;
+  /** Where the store is, if not there. */
+  readonly store?: string | undefined;
   readonly base: string;
   readonly diskBytes: number;
   /** For `cowfs mount`. */
@@ -72,9 +74,9 @@ export class SessionMount {
     this.#processes = Array.from({ length: processes }, () => new Executor('session-executor.mjs'));
     this.#plain = join(directory, 'plain');
     mkdirSync(this.#plain);
-    mkdirSync(join(directory, 'store'), { recursive: true });
+    const store = fixture.store ?? makeMountpoint(directory, 'store');
     this.#mountpoint = makeMountpoint(directory);
-    mountDisk(base, this.#mountpoint, ['--empty', '--store', join(directory, 'store'), ...options]);
+    mountDisk(base, this.#mountpoint, ['--empty', '--store', store, ...options]);
     const { socket, pid } = findEntry(this.#mountpoint) as NonNullable<ReturnType<typeof findEntry>>;
     this.#socket = socket;
     this.#pid = pid;

@@ -8,10 +8,11 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, type TestContext, test } from 'vitest';
 import type { CacheMode } from '../../src/fs/options.ts';
 import { CACHE_MODES, type TransportName } from '../../src/transport/transport.ts';
 import { scratch } from '../harness.ts';
+import { formatted, needsRoot } from '../integration/machine-support.ts';
 import { type BaseKind, writeBase } from './base.ts';
 import { reduceList } from './reduce.ts';
 import { type SessionDifference, type SessionFixture, SessionMount } from './session-mount.ts';
@@ -37,6 +38,8 @@ interface Subject {
   readonly cacheMode: CacheMode;
   /** Steps that the transport does not carry. */
   readonly without: readonly string[];
+  /** Whether disks are clones of the base. */
+  readonly isClone?: true;
 }
 
 /**
@@ -52,6 +55,9 @@ const SUBJECTS: readonly Subject[] = [
     cacheMode: 'none',
     without: [...NOT_BY_FUSE_NATIVE, 'map', 'mapRead', 'mapWrite', 'mapSync'],
   },
+  // Served by the kernel itself, and by the daemon.
+  { transport: 'kernel', cacheMode: 'writeback', without: [], isClone: true },
+  { transport: 'kernel', cacheMode: 'none', without: [], isClone: true },
 ];
 
 const ALL: Scope = {
@@ -71,13 +77,18 @@ const PROLOGUE: readonly Step[] = [
   ...['a.raw', 'b.raw', 'j/a.raw'].map((name, p) => create(p, name)),
 ];
 
-function fixtureOf({ transport, cacheMode }: Subject, kind: BaseKind, processes: number): SessionFixture {
+function fixtureOf(subject: Subject, kind: BaseKind, processes: number, context: TestContext): SessionFixture {
+  const { transport, cacheMode, isClone } = subject;
+  if (isClone) needsRoot(context);
   const directory = scratch();
-  const base = writeBase(directory, kind);
+  const store = isClone ? formatted(directory, 'xfs', context) : undefined;
+  const base = writeBase(store ?? directory, kind);
   const size = kind.diskBytes === undefined ? [] : ['--size', String(kind.diskBytes)];
-  const options = ['--transport', transport, '--cache', cacheMode, ...size];
+  const strategy = ['--store-strategy', isClone ? 'reflink' : 'sparse'];
+  const options = ['--transport', transport, '--cache', cacheMode, ...strategy, ...size];
   return {
     directory,
+    store,
     base,
     diskBytes: kind.diskBytes ?? kind.bytes,
     options,
@@ -124,12 +135,12 @@ async function live(mount: SessionMount, steps: readonly Step[]): Promise<string
   );
 }
 
-describe.each(SUBJECTS)('--transport $transport --cache $cacheMode', (subject) => {
-  test.each(BASES.map((kind) => [kind.name, kind] as const))(
+describe.each(SUBJECTS)('--transport $transport --cache $cacheMode, clones: $isClone', (subject) => {
+  test.for(BASES.map((kind) => [kind.name, kind] as const))(
     'in one order, base of %s',
     { timeout: 300_000 },
-    async (_name, kind) => {
-      const fixture = fixtureOf(subject, kind, PROCESSES);
+    async ([, kind], context) => {
+      const fixture = fixtureOf(subject, kind, PROCESSES, context);
       const seed = SEED + SUBJECTS.indexOf(subject) * BASES.length + BASES.indexOf(kind);
       const sequences = fc.sample(sequencesOf(ALL, fixture.diskBytes, STEPS), {
         seed,
@@ -156,9 +167,9 @@ describe.each(SUBJECTS)('--transport $transport --cache $cacheMode', (subject) =
     },
   );
 
-  test('at the same time, over one frozen parent', { timeout: 300_000 }, async () => {
+  test('at the same time, over one frozen parent', { timeout: 300_000 }, async (context) => {
     const kind = BASES[0] as BaseKind;
-    const fixture = fixtureOf(subject, kind, LANES);
+    const fixture = fixtureOf(subject, kind, LANES, context);
     const parent = 'parent.raw';
     const seed = SEED + SUBJECTS.indexOf(subject);
     let steps = 0;

@@ -20,7 +20,12 @@ import { Requests } from './requests.ts';
 import { RequestTimes } from './times.ts';
 
 /** libfuse 2 asks the kernel for neither FUSE_DIRECT_IO_ALLOW_MMAP nor FUSE_WRITEBACK_CACHE; the package sets no FOPEN_DIRECT_IO. */
-const CACHING: KernelCaching = { coherentDirect: false, sizeMayLag: false, sizelessFiles: false };
+const CACHING: KernelCaching = {
+  coherentDirect: false,
+  sizeMayLag: false,
+  sizelessFiles: false,
+  passthroughFd: undefined,
+};
 /** FUSE_KERNEL_VERSION and FUSE_KERNEL_MINOR_VERSION of libfuse 2.9. */
 const PROTOCOL = '7.19';
 

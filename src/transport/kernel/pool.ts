@@ -8,7 +8,7 @@ import type { Worker } from 'node:worker_threads';
 import { FUSE_INIT_OUT, FUSE_MIN_READ_BUFFER, FUSE_OUT_HEADER } from '../../fuse/abi.ts';
 import type { DeferredRequest, HeldWrite } from '../../fuse/call.ts';
 import { RequestReader } from '../../fuse/decode.ts';
-import { handshake, type Session } from '../../fuse/init.ts';
+import { handshake, type Session, type Wanted } from '../../fuse/init.ts';
 import { ReplyWriter } from '../../fuse/reply.ts';
 import { ENODEV, errnoOf } from '../../lib/errno.ts';
 import { CowfsError } from '../../lib/error.ts';
@@ -17,7 +17,7 @@ import type { WorkerMessage, WorkerTask } from './messages.ts';
 import { workerThread } from './worker-thread.ts';
 
 /** Reads INIT and answers it; blocks until the kernel sends it, which it does at the mount. */
-export function openSession(fuseFd: number, wantWriteback: boolean): Session {
+export function openSession(fuseFd: number, wanted: Wanted): Session {
   const request = new RequestReader(new Uint8Array(FUSE_MIN_READ_BUFFER));
   const reply = new ReplyWriter(new Uint8Array(FUSE_OUT_HEADER.BYTES + FUSE_INIT_OUT.BYTES));
   for (;;) {
@@ -29,7 +29,7 @@ export function openSession(fuseFd: number, wantWriteback: boolean): Session {
       throw error;
     }
     if (!request.start(length)) throw new CowfsError('failed', `/dev/fuse gave ${length} bytes that are no request`);
-    const { replyBytes, session } = handshake(request, reply, wantWriteback);
+    const { replyBytes, session } = handshake(request, reply, wanted);
     writeSync(fuseFd, reply.bytes, 0, replyBytes, null);
     if (session !== undefined) return session;
   }

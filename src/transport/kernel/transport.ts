@@ -30,15 +30,16 @@ export const kernelTransport: Transport = {
       coherentDirect: session.directIoAllowMmap,
       sizeMayLag: session.writebackCache,
       sizelessFiles: true,
+      passthroughFd: session.passthrough ? fuseFd : undefined,
     });
     return new KernelConnection(fuseFd, session, fs, aio, task);
   },
 };
 
 /** @throws CowfsError, with the mount taken away again if we made it */
-function shakeHands(fuseFd: number, { cacheMode, fuseFd: handedOver, request }: TransportTask): Session {
+function shakeHands(fuseFd: number, { cacheMode, passthrough, fuseFd: handedOver, request }: TransportTask): Session {
   try {
-    return openSession(fuseFd, cacheMode === 'writeback');
+    return openSession(fuseFd, { writeback: cacheMode === 'writeback', passthrough });
   } catch (error) {
     // Ends the connection, so that unmounting has nothing to wait for.
     closeSync(fuseFd);

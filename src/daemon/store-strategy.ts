@@ -1,0 +1,94 @@
+/**
+ * How the disks of a mount keep what is written: in a sparse file with a map, or in a clone of the base that shares its
+ * blocks (reflink), which the kernel can read and write past us. Decided once, before the mount. Main thread.
+ *
+ * A clone is not the default: files that share blocks share no page cache, so that each clone of a base that is hot starts
+ * cold. 12 disks of one base, of which each reads 256 MiB at random, XFS on a disk (150 MB/s): 450 MB/s with a sparse
+ * store, 260 with a clone; with O_DIRECT 445 and 215. Where the disk is as fast as memory it is 424 and 565, 504 and 722.
+ * The page cache grows by the same for both, but for readahead. Besides, a clone has the file system note at the base that
+ * its blocks are shared.
+ */
+import { closeSync, existsSync, readFileSync } from 'node:fs';
+import { release } from 'node:os';
+import type { OpenedBase } from '../base/open.ts';
+import { EINVAL, ENOTTY, EOPNOTSUPP, type Errno, errnoName, OK } from '../lib/errno.ts';
+import { CowfsError } from '../lib/error.ts';
+import { openTempStore } from '../overlay/temp-store.ts';
+import { cloneInto } from '../sys/reflink.ts';
+import type { MountOptions, StoreStrategy } from './options.ts';
+
+export interface ChosenStrategy {
+  readonly strategy: StoreStrategy;
+  /** Why it is that one. */
+  readonly reason: string;
+}
+
+const EXDEV: Errno = 18;
+/** linux/capability.h */
+const CAP_SYS_ADMIN = 21;
+/** The first with FUSE passthrough. */
+const PASSTHROUGH_SINCE = [6, 9] as const;
+
+/** @throws CowfsError of kind `missing` or `usage` where `reflink` is asked for and cannot be */
+export function chooseStrategy(options: MountOptions, base: OpenedBase): ChosenStrategy {
+  const { storeStrategy } = options;
+  if (storeStrategy === 'sparse') return { strategy: 'sparse', reason: 'the default, or asked for' };
+  const against = againstReflink(options, base);
+  if (storeStrategy === 'reflink') {
+    if (against === undefined) return { strategy: 'reflink', reason: 'asked for' };
+    throw new CowfsError(
+      'missing',
+      `--store-strategy reflink: ${against}; leave it out, or give --store-strategy sparse`,
+    );
+  }
+  const reason = againstPassthrough(options) ?? against;
+  if (reason !== undefined) return { strategy: 'sparse', reason };
+  return { strategy: 'reflink', reason: 'the file system shares blocks, and the kernel can pass by' };
+}
+
+/** What stands against a clone; undefined if nothing does. */
+function againstReflink(options: MountOptions, { kind, path, descriptor }: OpenedBase): string | undefined {
+  if (options.readOnly) return 'nothing is written to a read-only mount';
+  if (options.overlay !== undefined) return 'an overlay file is no clone';
+  if (options.maxStoreBytes !== undefined || options.maxSessionStoreBytes !== undefined) {
+    return 'only a sparse store has a quota';
+  }
+  if (kind !== 'file') return `${path} is a ${kind}`;
+  const store = openTempStore(options.storeDirectory);
+  try {
+    const errno = cloneInto(descriptor.fd, store);
+    if (errno === OK) return undefined;
+    if (errno === EXDEV) return `${options.storeDirectory} is on another file system than ${path}`;
+    if ([EOPNOTSUPP, ENOTTY, EINVAL].includes(errno)) return `the file system of ${path} cannot share its blocks`;
+    return `${path} cannot be cloned in ${options.storeDirectory} (${errnoName(errno)})`;
+  } finally {
+    closeSync(store);
+  }
+}
+
+/** What keeps the kernel from reading and writing past us; undefined if nothing does. */
+export function againstPassthrough({ transport, cacheMode }: MountOptions): string | undefined {
+  if (transport !== 'kernel') return `--transport ${transport} cannot pass requests by`;
+  if (cacheMode === 'none') return '--cache none has every request come here';
+  const [major = 0, minor = 0] = release().split('.').map(Number);
+  const [sinceMajor, sinceMinor] = PASSTHROUGH_SINCE;
+  if (major < sinceMajor || (major === sinceMajor && minor < sinceMinor)) {
+    return `Linux ${release()} cannot pass requests by: it needs ${PASSTHROUGH_SINCE.join('.')}`;
+  }
+  if (!hasCapability(CAP_SYS_ADMIN)) return 'only root can have the kernel pass requests by';
+  return isInUserNamespace() ? 'root of a user namespace cannot have the kernel pass requests by' : undefined;
+}
+
+const UID_MAP = '/proc/self/uid_map';
+
+/** user_namespaces(7): only the first one maps all users to themselves. */
+function isInUserNamespace(): boolean {
+  // Without it the kernel has no such namespaces.
+  return existsSync(UID_MAP) && !/^\s*0\s+0\s+4294967295\s*$/.test(readFileSync(UID_MAP, 'latin1'));
+}
+
+/** proc_pid_status(5), CapEff */
+function hasCapability(bit: number): boolean {
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? '0';
+  return ((BigInt(`0x${effective}`) >> BigInt(bit)) & 1n) === 1n;
+}
