@@ -26,7 +26,8 @@ import {
 
 test('a mount that lost its daemon and its watcher is cleaned up and mounted over', async () => {
   const { base, mountpoint } = await deadMount();
-  expect(() => readdirSync(mountpoint)).toThrow('ENOTCONN');
+  // The kernel lets go of the ring, and with it of /dev/fuse, some time after the process has ended; what comes before is cut off.
+  expect(() => readdirSync(mountpoint)).toThrow(/ENOTCONN|ECONNABORTED/);
   const { disk } = mountDisk(base, mountpoint);
   expect(readFileSync(disk).equals(readFileSync(base))).toBe(true);
   mustCowfs(['unmount', mountpoint]);
