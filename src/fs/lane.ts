@@ -1,11 +1,13 @@
 /**
  * What one READ or WRITE needs of the file system while its bytes are moved by somebody else: the disk that it is of, a
- * place in its session, and the plan. A thread that has many under way has a lane for each.
+ * place in its session, and the plan; and one FALLOCATE that moves none. A thread that has many under way has a lane for
+ * each.
  */
 import { BLOCK_BYTES } from '../overlay/block.ts';
 import type { Gate } from '../overlay/gate.ts';
 import { PLAN, type Plan, Transfer } from '../overlay/transfer.ts';
 import type { DiskFile, DiskFiles } from './disk-file.ts';
+import { tryFallocate } from './fallocate.ts';
 import type { NodeId } from './node.ts';
 
 /** What operations throw in a thread that must not wait, where they would have to (`gate.ts`). */
@@ -38,6 +40,24 @@ export class Lane {
   planWrite(node: NodeId, offset: number, length: number): Plan {
     const file = this.#enter(node, true);
     return file === undefined ? PLAN.ELSEWHERE : this.#entered(this.transfer.planWrite(file.disk, offset, length));
+  }
+
+  /**
+   * `FsOps.allocate` where that needs no waiting.
+   *
+   * @returns whether it is done; if not, nothing has happened, and the request is for `FsOps`
+   * @throws RangeError when no memory is left for the map; then nothing has changed
+   */
+  tryAllocate(node: NodeId, mode: number, offset: number, length: number): boolean {
+    const file = this.#enter(node, true);
+    if (file === undefined) return false;
+    try {
+      const isDone = tryFallocate(this.transfer, file.disk, mode, offset, length);
+      if (isDone) file.attributes.touch();
+      return isDone;
+    } finally {
+      this.#leave();
+    }
   }
 
   /**

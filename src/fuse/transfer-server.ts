@@ -1,6 +1,6 @@
 /**
  * READ and WRITE for a thread that moves no bytes itself: what has to be moved for a request, step by step, and the reply
- * behind it. Each request under way has a slot, with memory that it and its reply share. Whatever is not simple is handed
+ * behind it; also FALLOCATE where that moves none. Each request under way has a slot, with memory that it and its reply share. Whatever is not simple is handed
  * over, whole and unchanged, to a `FuseServer` elsewhere. Bytes in, steps out: no descriptor is used here.
  */
 import type { Counters } from '../fs/counters.ts';
@@ -8,7 +8,15 @@ import { isSynchronous } from '../fs/handle-kinds.ts';
 import { COPY_UP_BYTES, type Lane, PLAN } from '../fs/lane.ts';
 import type { NodeId } from '../fs/node.ts';
 import { OK } from '../lib/errno.ts';
-import { FUSE_IN_HEADER, FUSE_OUT_HEADER, FUSE_READ_IN, FUSE_WRITE_IN, FUSE_WRITE_OUT, OPCODE } from './abi.ts';
+import {
+  FUSE_FALLOCATE_IN,
+  FUSE_IN_HEADER,
+  FUSE_OUT_HEADER,
+  FUSE_READ_IN,
+  FUSE_WRITE_IN,
+  FUSE_WRITE_OUT,
+  OPCODE,
+} from './abi.ts';
 import { RequestReader } from './decode.ts';
 import { ReplyWriter } from './reply.ts';
 import type { Buffers } from './server.ts';
@@ -41,7 +49,7 @@ interface Slot {
   readonly readReply: ReplyWriter;
   readonly writeReply: ReplyWriter;
   startMs: number;
-  isRead: boolean;
+  opcode: number;
   /** Payload of the request. */
   payloadBytes: number;
   /** What the step under way is to move. */
@@ -94,7 +102,7 @@ export class TransferServer {
         readReply: new ReplyWriter(replyBytes),
         writeReply: new ReplyWriter(bytes.subarray(this.#writeReplyAt, this.#writeReplyAt + WRITE_REPLY_BYTES)),
         startMs: 0,
-        isRead: false,
+        opcode: 0,
         payloadBytes: 0,
         expectedBytes: 0,
         isCopyingUp: false,
@@ -116,8 +124,11 @@ export class TransferServer {
     slot.startMs = performance.now();
     slot.isFinished = false;
     slot.isCopyingUp = false;
-    if (request.opcode === OPCODE.READ && request.argumentBytes >= FUSE_READ_IN.BYTES) return this.#startRead(slot);
-    if (request.opcode === OPCODE.WRITE && request.argumentBytes >= FUSE_WRITE_IN.BYTES) return this.#startWrite(slot);
+    const { opcode, argumentBytes } = request;
+    slot.opcode = opcode;
+    if (opcode === OPCODE.READ && argumentBytes >= FUSE_READ_IN.BYTES) return this.#startRead(slot);
+    if (opcode === OPCODE.WRITE && argumentBytes >= FUSE_WRITE_IN.BYTES) return this.#startWrite(slot);
+    if (opcode === OPCODE.FALLOCATE && argumentBytes >= FUSE_FALLOCATE_IN.BYTES) return this.#allocate(slot);
     return STEP.HAND_OVER;
   }
 
@@ -137,9 +148,7 @@ export class TransferServer {
     try {
       lane.finish();
     } catch (error) {
-      // No memory for the map: who serves it next will say so.
-      if (error instanceof RangeError) return STEP.HAND_OVER;
-      throw error;
+      return handOverIfFull(error);
     }
     this.#prepareReply(slot, request);
     return STEP.REPLY;
@@ -151,8 +160,9 @@ export class TransferServer {
     if (!wasSent) return this.#giveUp(slot);
     if (!slot.isFinished) slot.lane.finish();
     const elapsedMs = performance.now() - slot.startMs;
-    if (slot.isRead) this.#counters.read(slot.payloadBytes, elapsedMs);
-    else this.#counters.wrote(slot.payloadBytes, elapsedMs);
+    if (slot.opcode === OPCODE.READ) this.#counters.read(slot.payloadBytes, elapsedMs);
+    else if (slot.opcode === OPCODE.WRITE) this.#counters.wrote(slot.payloadBytes, elapsedMs);
+    else this.#counters.other(elapsedMs);
     return STEP.REPLY;
   }
 
@@ -162,7 +172,6 @@ export class TransferServer {
     if (length > this.#maxTransferBytes) return STEP.HAND_OVER;
     const plan = lane.planRead(request.nodeid as NodeId, request.u64(FUSE_READ_IN.offset), length);
     if (plan === PLAN.ELSEWHERE) return STEP.HAND_OVER;
-    slot.isRead = true;
     slot.payloadBytes = length;
     this.#prepareReply(slot, request);
     const dataAt = READ_REPLY_AT + FUSE_OUT_HEADER.BYTES;
@@ -180,7 +189,6 @@ export class TransferServer {
     if (this.#mayBeKept && isSynchronous(request.u32(FUSE_WRITE_IN.flags))) return STEP.HAND_OVER;
     const plan = lane.planWrite(request.nodeid as NodeId, request.u64(FUSE_WRITE_IN.offset), length);
     if (plan === PLAN.ELSEWHERE) return STEP.HAND_OVER;
-    slot.isRead = false;
     slot.payloadBytes = length;
     const { transfer } = lane;
     if (plan === PLAN.COPY_UP) {
@@ -190,6 +198,21 @@ export class TransferServer {
     if (transfer.isPlain) this.#prepareReply(slot, request);
     const step = transfer.isPlain ? STEP.WRITE_AND_REPLY : STEP.WRITE;
     return this.#move(slot, step, transfer.fd, transfer.offset, WRITE_DATA_AT, length);
+  }
+
+  #allocate(slot: Slot): Step {
+    const { lane, request } = slot;
+    const mode = request.u32(FUSE_FALLOCATE_IN.mode);
+    const offset = request.u64(FUSE_FALLOCATE_IN.offset);
+    const length = request.u64(FUSE_FALLOCATE_IN.length);
+    try {
+      if (!lane.tryAllocate(request.nodeid as NodeId, mode, offset, length)) return STEP.HAND_OVER;
+    } catch (error) {
+      return handOverIfFull(error);
+    }
+    slot.isFinished = true;
+    this.#prepareReply(slot, request);
+    return STEP.REPLY;
   }
 
   #move(slot: Slot, step: Step, fd: number, offset: number, at: number, length: number): Step {
@@ -207,13 +230,23 @@ export class TransferServer {
   }
 
   #prepareReply(slot: Slot, request: RequestReader): void {
-    const { isRead, payloadBytes } = slot;
+    const { opcode, payloadBytes } = slot;
+    const isRead = opcode === OPCODE.READ;
     const reply = isRead ? slot.readReply : slot.writeReply;
-    if (!isRead) reply.u64(FUSE_WRITE_OUT.size, payloadBytes);
     this.replyAt = isRead ? READ_REPLY_AT : this.#writeReplyAt;
-    const bytes = isRead ? payloadBytes : FUSE_WRITE_OUT.BYTES;
+    let bytes = isRead ? payloadBytes : 0;
+    if (opcode === OPCODE.WRITE) {
+      reply.u64(FUSE_WRITE_OUT.size, payloadBytes);
+      bytes = FUSE_WRITE_OUT.BYTES;
+    }
     this.replyBytes = reply.finish(request.uniqueLow, request.uniqueHigh, OK, bytes);
   }
+}
+
+/** No memory for the map: who serves it next will say so. */
+function handOverIfFull(error: unknown): Step {
+  if (error instanceof RangeError) return STEP.HAND_OVER;
+  throw error;
 }
 
 /** Bytes of memory that a slot needs. */

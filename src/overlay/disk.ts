@@ -101,9 +101,7 @@ export class Disk {
    */
   discard(offset: number, length: number): Errno {
     if (length === 0) return OK;
-    // Past the end of the disk everything is zero anyway: the last block is a whole one.
-    const reach = Math.min(offset + length, this.layer.maxBytes);
-    const end = reach >= this.sizeBytes ? Math.ceil(reach / BLOCK_BYTES) * BLOCK_BYTES : reach;
+    const end = this.discardEnd(offset + length);
     if (end <= offset) return OK;
     const first = Math.floor(offset / BLOCK_BYTES);
     const last = Math.floor((end - 1) / BLOCK_BYTES);
@@ -113,6 +111,12 @@ export class Disk {
     } finally {
       this.locks.unlock(first, last);
     }
+  }
+
+  /** Where a discard up to `end` ends: past the end of the disk all is zero anyway, so that the last block is a whole one. */
+  discardEnd(end: number): number {
+    const reach = Math.min(end, this.layer.maxBytes);
+    return reach >= this.sizeBytes ? Math.ceil(reach / BLOCK_BYTES) * BLOCK_BYTES : reach;
   }
 
   /**

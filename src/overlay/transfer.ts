@@ -4,7 +4,7 @@
  * have to wait, it leaves to `disk.ts`, whose order (data first, state after) holds here, too. One instance for each that
  * is under way.
  */
-import { BLOCK_BYTES, type BlockIndex, MAX_DISK_BYTES, STORE } from './block.ts';
+import { BLOCK_BYTES, type BlockIndex, MAX_DISK_BYTES, STORE, ZERO } from './block.ts';
 import { ClonedDisk } from './cloned-disk.ts';
 import type { Disk } from './disk.ts';
 import type { SessionDisk } from './sessions.ts';
@@ -21,6 +21,9 @@ export const PLAN = {
   COPY_UP: 3,
 } as const;
 export type Plan = (typeof PLAN)[keyof typeof PLAN];
+
+/** Most blocks whose states are looked at and set in one go: 64 MiB take some microseconds. */
+const MOST_DISCARDED = 16_384;
 
 /** Neither the states of blocks nor what they occupy will change. */
 const IN_PLACE = -1;
@@ -100,6 +103,28 @@ export class Transfer {
     this.#count = count;
     this.#added = added;
     return isWhole ? PLAN.MOVE : PLAN.COPY_UP;
+  }
+
+  /**
+   * `Disk.discard`, where that is but a change of states: of whole blocks of which none takes space in the store. Nothing is
+   * left to finish. Others have to wait for the store's file system.
+   *
+   * @returns whether it is done; if not, nothing has happened
+   */
+  discard(disk: SessionDisk, offset: number, length: number): boolean {
+    if (disk instanceof ClonedDisk) return false;
+    const { locks, layer } = disk;
+    const first = Math.floor(offset / BLOCK_BYTES);
+    const count = disk.discardEnd(offset + length) / BLOCK_BYTES - first;
+    if (offset % BLOCK_BYTES !== 0 || !Number.isInteger(count) || count < 1 || count > MOST_DISCARDED) return false;
+    if (!locks.tryLock(first, first + count - 1)) return false;
+    try {
+      if (layer.map.occupied(first, count) > 0) return false;
+      layer.map.set(first, count, ZERO);
+      return true;
+    } finally {
+      locks.unlock(first, first + count - 1);
+    }
   }
 
   /** What lies past the end is for `ClonedDisk` to find out, when fewer bytes have moved. */

@@ -6,6 +6,7 @@ import { OPCODE } from '../../src/fuse/abi.ts';
 import { STEP, type Step, slotBytes, TransferServer } from '../../src/fuse/transfer-server.ts';
 import { OK } from '../../src/lib/errno.ts';
 import { bytesMoved, readAll, writeAll } from '../../src/sys/file-bytes.ts';
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../../src/sys/libc.ts';
 import { scratch } from '../harness.ts';
 import { difference, readDisk } from '../overlay/disk-fixture.ts';
 import { nonZeroBytes } from '../overlay/random.ts';
@@ -55,6 +56,9 @@ const read = (offset: bigint, size: number): Buffer =>
 
 const write = (offset: bigint, data: Uint8Array, flags = 0): Buffer =>
   request(OPCODE.WRITE, body(0n, offset, data.length, 0, 0n, flags, 0, data), { nodeid: NODE, unique: UNIQUE });
+
+const fallocate = (mode: number, offset: bigint, length: bigint): Buffer =>
+  request(OPCODE.FALLOCATE, body(0n, offset, length, mode, 0), { nodeid: NODE, unique: UNIQUE });
 
 /** Nobody is in the session, and nothing of it is locked. */
 function expectIdle({ sessions, session, disk }: FsFixture): void {
@@ -241,6 +245,49 @@ test.each<[string, Buffer]>([
   const fixture = useServer();
   expect(fixture.start(bytes)).toBe(STEP.HAND_OVER);
   expectIdle(fixture);
+});
+
+describe('FALLOCATE', () => {
+  const PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+  test.each([
+    ['of a hole', PUNCH_HOLE],
+    ['of zeros', FALLOC_FL_ZERO_RANGE],
+  ])('%s where nothing is in the store is a reply', (_, mode) => {
+    const fixture = useServer();
+    expect(fixture.start(fallocate(mode, 8n * 4096n, 2n * 4096n))).toBe(STEP.REPLY);
+    expectReply(fixture.reply(), 0);
+    fixture.server.replied(0, true);
+    expect(difference(readDisk(fixture.disk, 8 * BLOCK, 2 * BLOCK), Buffer.alloc(2 * BLOCK))).toBeUndefined();
+    expect(fixture.totals()).toMatchObject({ reads: 0, writes: 0, otherRequests: 1 });
+    expectIdle(fixture);
+  });
+
+  test.each([
+    ['of space', 0, 8n, 2n],
+    ['of space beyond the end', FALLOC_FL_KEEP_SIZE, 64n, 2n],
+    ['of zeros that make the disk grow', FALLOC_FL_ZERO_RANGE, 63n, 2n],
+    ['of a hole that may change the size', FALLOC_FL_PUNCH_HOLE, 8n, 2n],
+    ['of a hole over what is in the store', PUNCH_HOLE, 0n, 2n],
+    ['of nothing', PUNCH_HOLE, 8n, 0n],
+    ['past what a disk can be', PUNCH_HOLE, 8n, 2n ** 50n],
+    ['of a mode that there is none of', 0x40, 8n, 2n],
+  ])('%s is handed over as it came', (_, mode, block, blocks) => {
+    const fixture = useServer();
+    const before = readDisk(fixture.disk);
+    const bytes = fallocate(mode, block * 4096n, blocks * 4096n);
+    expect(fixture.start(bytes)).toBe(STEP.HAND_OVER);
+    expect(fixture.request(0, bytes.length)).toEqual(bytes);
+    expect(difference(readDisk(fixture.disk), before)).toBeUndefined();
+    expectIdle(fixture);
+  });
+
+  test('that is too short is handed over', () => {
+    const fixture = useServer();
+    const bytes = request(OPCODE.FALLOCATE, body(0n, 4096n), { nodeid: NODE, unique: UNIQUE });
+    expect(fixture.start(bytes)).toBe(STEP.HAND_OVER);
+    expectIdle(fixture);
+  });
 });
 
 test('a session that is closed is for those who may wait', () => {
