@@ -44,6 +44,8 @@ const IORING_FEAT_CQE_SKIP = 1 << 11;
 const IORING_OFF_SQ_RING = 0;
 const IORING_OFF_SQES = 0x10000000;
 const IORING_ENTER_GETEVENTS = 1 << 0;
+const IORING_OP_POLL_ADD = 6;
+const POLLIN = 1;
 const IORING_OP_READ = 22;
 const IORING_OP_WRITE = 23;
 /** In the second byte of an entry's first word. */
@@ -142,6 +144,11 @@ export class Ring {
     this.#lay(IORING_OP_READ, fd, offset, address, length, token);
   }
 
+  /** Lays down a wait until a descriptor has something to read. */
+  readable(fd: number, token: number): void {
+    this.#lay(IORING_OP_POLL_ADD, fd, 0, 0, 0, token, POLLIN);
+  }
+
   /** Lays down a write(2) or pwrite(2). */
   write(fd: number, offset: number, address: number, length: number, token: number): void {
     this.#lay(IORING_OP_WRITE, fd, offset, address, length, token);
@@ -210,7 +217,7 @@ export class Ring {
     return true;
   }
 
-  #lay(operation: number, fd: number, offset: number, address: number, length: number, token: number): void {
+  #lay(operation: number, fd: number, offset: number, address: number, length: number, token: number, flags = 0): void {
     // To hand over what is there would part an operation from the one that has to come before it.
     if (this.laidDown === this.#capacity) throw new Error('the ring is full');
     const entries = this.#entries;
@@ -224,7 +231,7 @@ export class Ring {
     entries[at + 4] = address % HIGH_WORD;
     entries[at + 5] = address / HIGH_WORD;
     entries[at + 6] = length;
-    entries[at + 7] = 0;
+    entries[at + 7] = flags;
     entries[at + 8] = token;
     entries[at + 9] = 0;
     entries[at + 10] = 0;

@@ -1,8 +1,7 @@
 /**
- * The system calls that Node lacks, from libc through koffi: with io-uring.ts the only FFI of the project. Every wrapper
- * returns an errno (0 for success) or a value beside it, never throws for an expected refusal, and passes numbers below 2^53.
- * Runs on workers and on the main thread (errno is per thread). Reads and writes stay with `node:fs`: measured, the
- * difference is under 10 %.
+ * The system calls that Node lacks, from libc through koffi: with io-uring.ts and memory-io.ts the only FFI of the project.
+ * Every wrapper returns an errno (0 for success) or a value beside it, never throws for an expected refusal, and passes
+ * numbers below 2^53. Runs on workers and on the main thread (errno is per thread).
  */
 import { constants } from 'node:fs';
 import koffi from 'koffi';

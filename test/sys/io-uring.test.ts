@@ -1,4 +1,5 @@
-import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { closeSync, constants as fsConstants, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, type TestContext, test } from 'vitest';
@@ -8,6 +9,9 @@ import { skipUnless } from '../integration/machine-support.ts';
 import { nonZeroBytes } from '../overlay/random.ts';
 
 const { EBADF, EINVAL } = constants.errno;
+const { O_NONBLOCK, O_RDWR } = fsConstants;
+/** asm-generic/poll.h */
+const POLLIN = 1;
 
 const memory = new Uint8Array(new SharedArrayBuffer(65536));
 const at = addressOf(memory);
@@ -62,6 +66,21 @@ describe('one operation', () => {
     const read = Buffer.alloc(3000);
     expect(readSync(fd, read, 0, 3000, offset)).toBe(3000);
     expect(Buffer.compare(read, content)).toBe(0);
+    closeSync(fd);
+  });
+
+  test('says when a descriptor has something to read, and not before', (context) => {
+    const ring = open(context);
+    const fifo = join(scratch(), 'fifo');
+    execFileSync('mkfifo', [fifo]);
+    const fd = openSync(fifo, O_RDWR | O_NONBLOCK);
+    ring.readable(fd, 3);
+    ring.enter(0);
+    expect(ring.next()).toBe(false);
+    writeSync(fd, 'x');
+    const [[token, result] = [0, 0]] = ended(ring, 1);
+    expect(token).toBe(3);
+    expect(result & POLLIN).toBe(POLLIN);
     closeSync(fd);
   });
 

@@ -6,7 +6,7 @@ import { LANES } from '../../fs/spec.ts';
 
 export const SLOTS = LANES;
 
-/** Operations that the ring takes at a time: of each slot two, and reads of requests. */
+/** Operations that the ring takes at a time, a power of two: of each slot two, and the wait for requests. */
 export const RING_ENTRIES = SLOTS * 4;
 
 const WORD = { HEAD: 0, TAIL: 1, RELEASED: 2, ENDED: 3, CALLED: 4, ENTRIES: 16 } as const;

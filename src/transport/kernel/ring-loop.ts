@@ -1,7 +1,7 @@
 /**
- * The loop of the thread with the ring: one system call hands over the replies to the requests before, what has to be read
- * or written for those that have just come, and the reads of the next ones. It moves data and waits for nothing but
- * requests; everything else goes to the threads of `helper-loop.ts`. Against workers that each read /dev/fuse (2 cores of a
+ * The loop of the thread with the ring: it takes the requests that are there, and one system call hands over what has to
+ * be read or written for them and the replies to those that are done. It moves data and waits for nothing but requests;
+ * everything else goes to the threads of `helper-loop.ts`. Against workers that each read /dev/fuse (2 cores of a
  * virtual machine, base and store in memory, interleaved, ratios of medians): random 4k reads 1.3 to 1.9 with one job, 1.3
  * to 1.5 with 16; random 4k writes 1.4 to 2.9; mixed with fsync 1.5; copy-up of 1k 1.6; sequential 1 MiB reads 1.1 and
  * writes 0.85, as one thread copies. Handing large ones to other threads made them slower still, by 0.7.
@@ -9,23 +9,27 @@
 import { ELSEWHERE, type FuseServer } from '../../fuse/server.ts';
 import { STEP, type Step, type TransferServer } from '../../fuse/transfer-server.ts';
 import { EAGAIN, EINTR, ENODEV, ENOENT, errnoName, OK } from '../../lib/errno.ts';
-import { bytesMoved, readAll, writeAll } from '../../sys/file-bytes.ts';
 import { addressOf, Ring } from '../../sys/io-uring.ts';
+import { nonBlocking } from '../../sys/libc.ts';
+import { preadMemory, pwriteMemory, readMemory, writeMemory } from '../../sys/memory-io.ts';
 import type { AtOnce } from './at-once.ts';
 import { type HandOver, RING_ENTRIES, SLOTS } from './hand-over.ts';
 import { sendReply } from './loop.ts';
 
 /** What has ended, in the lower bits of a token; the slot is above them. */
-const DONE = { REQUEST: 0, MOVED: 1, MOVED_BEFORE_REPLY: 2, REPLY: 3 } as const;
+const DONE = { READABLE: 0, MOVED: 1, MOVED_BEFORE_REPLY: 2, REPLY: 3 } as const;
 const DONE_BITS = 2;
 
-/** Most reads of requests under way: each that waits in vain is looked at when any request comes. */
-const MOST_ARMED = 8;
+/** Of the connection, and no slot's. */
+const READABLE = token(0, DONE.READABLE);
+
+/** Most requests that are taken before the replies to the first of them are sent. */
+const MOST_AT_A_TIME = 8;
 
 /**
  * How long the thread stays awake for the next request, in milliseconds, as QEMU's I/O threads do (poll-max-ns): longer when
  * that would have been enough, not at all when it was far off. On 2 cores of a virtual machine one job of random 4k reads
- * makes 35.6k IOPS so, and 24.1k when it always sleeps; 16 jobs make the same either way.
+ * makes 35.6k IOPS so, and 24.1k when it always sleeps; 16 jobs make the same either way, and 0.08 ms at most is no better.
  */
 const LEAST_POLL_MS = 0.008;
 const MOST_POLL_MS = 0.032;
@@ -36,16 +40,18 @@ export class RingLoop {
   readonly #server: TransferServer;
   readonly #quick: readonly FuseServer[];
   readonly #handOver: HandOver;
-  readonly #slots: readonly Uint8Array[];
   readonly #addresses: Float64Array;
   readonly #atOnce: AtOnce;
   /** Slots that nothing is in, the last used on top: its memory is warm. */
   readonly #free = Int32Array.from({ length: SLOTS }, (_, index) => SLOTS - 1 - index);
   readonly #lengths = new Int32Array(SLOTS);
   #freeCount = SLOTS;
-  /** Reads of requests under way, and slots with anything else under way. */
-  #armed = 0;
+  /** Slots with an operation of the ring under way. */
   #busy = 0;
+  /** Whether the ring is to say when there is a request. */
+  #isAwaited = false;
+  /** Whether the request in hand is the only one there is. */
+  #isAlone = false;
   #ended = false;
   #pollMs = 0;
   /** Requests that others have. */
@@ -62,6 +68,9 @@ export class RingLoop {
     onBacklog: () => void,
   ) {
     this.#fuseFd = fuseFd;
+    // To look for a request without waiting: 6 % more random 4k reads of one job than with reads through the ring.
+    const errno = nonBlocking(fuseFd);
+    if (errno !== OK) throw new Error(`/dev/fuse: ${errnoName(errno)}`);
     const ring = Ring.open(RING_ENTRIES);
     if (typeof ring === 'number') throw new Error(`io_uring_setup: ${errnoName(ring)}`);
     this.#ring = ring;
@@ -69,7 +78,6 @@ export class RingLoop {
     this.#quick = quick;
     this.#handOver = handOver;
     this.#atOnce = atOnce;
-    this.#slots = slots;
     this.#onBacklog = onBacklog;
     this.#addresses = Float64Array.from(slots, addressOf);
   }
@@ -81,61 +89,70 @@ export class RingLoop {
    */
   run(): void {
     const ring = this.#ring;
-    let wanted = 1;
     for (;;) {
       this.#takeBack();
-      while (!this.#ended && this.#armed < wanted && this.#freeCount > 0) this.#arm();
-      if (this.#armed + this.#busy === 0) {
-        if (this.#ended) return;
-        this.#handOver.waitForSlot();
-        continue;
-      }
-      this.#wait();
-      let arrived = 0;
-      while (ring.next()) {
-        const { token, result } = ring;
-        const slot = token >> DONE_BITS;
-        switch (token & ((1 << DONE_BITS) - 1)) {
-          case DONE.REQUEST:
-            this.#armed--;
-            if (result > 0) arrived++;
-            this.#arrived(slot, result);
-            break;
-          case DONE.MOVED:
-            this.#busy--;
-            this.#do(slot, this.#server.advance(slot, result));
-            break;
-          case DONE.REPLY:
-            this.#busy--;
-            this.#replied(slot, result);
-            break;
-          // There is word of it only where it failed, and then none of the reply.
-          case DONE.MOVED_BEFORE_REPLY:
-            this.#busy--;
-            this.#settle(slot, this.#server.replied(slot, false));
-            break;
-        }
-      }
-      wanted = Math.min(Math.max(arrived, 1), MOST_ARMED);
+      if (ring.laidDown > 0) ring.enter(0);
+      if (this.#goOn()) continue;
+      if (!this.#ended && this.#freeCount > 0) this.#takeRequests();
+      else if (this.#busy > 0) ring.enter(1);
+      else if (this.#ended) return;
+      else this.#handOver.waitForSlot();
     }
   }
 
-  /** Hands over what is laid down, and waits until something has ended: a short while awake, as the next request is near. */
-  #wait(): void {
+  /** Goes on with what has ended; false when nothing has. */
+  #goOn(): boolean {
     const ring = this.#ring;
-    if (ring.laidDown > 0) {
-      ring.enter(0);
-      if (ring.hasEnded) return;
+    if (!ring.hasEnded) return false;
+    while (ring.next()) {
+      const slot = ring.token >> DONE_BITS;
+      switch (ring.token & ((1 << DONE_BITS) - 1)) {
+        case DONE.READABLE:
+          this.#isAwaited = false;
+          break;
+        case DONE.MOVED:
+          this.#busy--;
+          this.#do(slot, this.#server.advance(slot, ring.result));
+          break;
+        case DONE.REPLY:
+          this.#busy--;
+          this.#replied(slot, ring.result);
+          break;
+        // There is word of it only where it failed, and then none of the reply.
+        case DONE.MOVED_BEFORE_REPLY:
+          this.#busy--;
+          this.#settle(slot, this.#server.replied(slot, false));
+          break;
+      }
+    }
+    return true;
+  }
+
+  /** Takes the requests that are there. If there is none, waits for one, or until something has ended: a short while awake. */
+  #takeRequests(): void {
+    const ring = this.#ring;
+    if (this.#take()) {
+      for (let count = 1; count < MOST_AT_A_TIME && !this.#ended && this.#freeCount > 0; count++) {
+        if (!this.#take()) return;
+      }
+      return;
     }
     const start = performance.now();
-    let now = start;
-    if (this.#pollMs > 0) {
-      const end = start + this.#pollMs;
-      while (!ring.isDue && now < end) now = performance.now();
+    const end = start + this.#pollMs;
+    for (let now = start; now < end; now = performance.now()) {
+      if (ring.isDue) {
+        ring.enter(0);
+        return;
+      }
+      // What follows an idle moment comes from a program that waits for it.
+      this.#isAlone = this.#busy === 0;
+      const isTaken = this.#take();
+      this.#isAlone = false;
+      if (isTaken) return;
     }
-    if (ring.isDue) {
-      ring.enter(1);
-      return;
+    if (!this.#isAwaited) {
+      ring.readable(this.#fuseFd, READABLE);
+      this.#isAwaited = true;
     }
     ring.enter(1);
     const blockedMs = performance.now() - start;
@@ -143,12 +160,14 @@ export class RingLoop {
     else this.#pollMs = Math.min(MOST_POLL_MS, Math.max(LEAST_POLL_MS, this.#pollMs * 2));
   }
 
-  #arm(): void {
-    const slot = this.#free[--this.#freeCount] as number;
-    this.#armed++;
-    const { requestBytes } = this.#server;
-    const start = this.#addresses[slot] as number;
-    this.#ring.read(this.#fuseFd, -1, start, requestBytes, token(slot, DONE.REQUEST));
+  /** Takes up the next request; false when there is none. */
+  #take(): boolean {
+    const slot = this.#free[this.#freeCount - 1] as number;
+    const result = readMemory(this.#fuseFd, this.#addresses[slot] as number, this.#server.requestBytes);
+    if (result === -EAGAIN) return false;
+    this.#freeCount--;
+    this.#arrived(slot, result);
+    return true;
   }
 
   #takeBack(): void {
@@ -175,7 +194,7 @@ export class RingLoop {
     this.#release(slot);
     if (result === -ENODEV) this.#ended = true;
     // The caller was interrupted before we read, or we were: the next one, please.
-    else if (result !== -ENOENT && result !== -EINTR && result !== -EAGAIN) {
+    else if (result !== -ENOENT && result !== -EINTR) {
       throw new Error(`/dev/fuse: ${errnoName(-result)}`);
     }
   }
@@ -210,7 +229,14 @@ export class RingLoop {
       else step = result === server.length ? STEP.REPLY : server.replied(slot, false);
     }
     if (step === STEP.HAND_OVER) this.#settle(slot, step);
+    else if (step === STEP.REPLY && this.#isAlone) this.#reply(slot);
     else this.#lay(slot, step);
+  }
+
+  /** Sends the reply at once: with nothing else to hand over that is quicker, by 4 % of random 4k reads of one job. */
+  #reply(slot: number): void {
+    const { replyAt, replyBytes } = this.#server;
+    this.#replied(slot, writeMemory(this.#fuseFd, (this.#addresses[slot] as number) + replyAt, replyBytes));
   }
 
   #lay(slot: number, step: Step): void {
@@ -230,9 +256,8 @@ export class RingLoop {
 
   #moveNow(slot: number, isRead: boolean): number {
     const { fd, offset, at, length } = this.#server;
-    const move = isRead ? readAll : writeAll;
-    const errno = move(fd, offset, length, this.#slots[slot] as Uint8Array, at);
-    return errno === OK ? bytesMoved() : -errno;
+    const move = isRead ? preadMemory : pwriteMemory;
+    return move(fd, (this.#addresses[slot] as number) + at, length, offset);
   }
 
   /** The slot is done with, or somebody else's. */
