@@ -8,7 +8,8 @@ const GROUPS = [
   { name: 'core', test: /\/dist\/(daemon|transport|fuse|fs|overlay|base|sys|lib)\/(?!log\.js$)/ },
 ];
 
-function bundle(entry, codeSplitting) {
+/** @param chunks how the names of its other files begin: those of two bundles must not meet */
+function bundle(entry, codeSplitting, chunks = '') {
   return {
     input: `dist/${entry}.js`,
     platform: 'node',
@@ -18,7 +19,7 @@ function bundle(entry, codeSplitting) {
       dir: 'dist/bundle',
       format: 'cjs',
       entryFileNames: '[name].cjs',
-      chunkFileNames: '[name].cjs',
+      chunkFileNames: `${chunks}[name].cjs`,
       // Comments and spaces would be read at each start; names stay, for stacks.
       minify: { compress: false, mangle: false, codegen: { removeWhitespace: true } },
       codeSplitting,
@@ -28,6 +29,6 @@ function bundle(entry, codeSplitting) {
 
 export default defineConfig([
   bundle('cli/start', { groups: GROUPS }),
-  bundle('transport/kernel/worker', false),
+  bundle('transport/kernel/worker', true, 'worker-'),
   bundle('daemon/keeper-thread', false),
 ]);
