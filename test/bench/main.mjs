@@ -4,9 +4,11 @@
  * do not. Nothing passes or fails here.
  *
  *   npm run bench -- [--rounds N] [--seconds N] [--cells TEXT] [--place DIR]... [--json FILE] [--write]
+ *   npm run bench -- --from FILE [--write]
  *
  * Without --place it runs in memory (/dev/shm), on the disk (/var/tmp), and as root on an XFS in memory (`xfs`), where cowfs
- * is measured against a plain file only. --write puts the tables into REPORT.md, and the ratios into the README.
+ * is measured against a plain file only. --write puts the tables into REPORT.md, and the ratios into the README. --json has
+ * what there is after each round, also of a run that was stopped; --from makes the tables of such a file.
  */
 import fs from 'node:fs';
 import { join } from 'node:path';
@@ -28,6 +30,7 @@ const { values } = parseArgs({
     subjects: { type: 'string', default: '' },
     place: { type: 'string', multiple: true },
     json: { type: 'string' },
+    from: { type: 'string' },
     write: { type: 'boolean', default: false },
   },
 });
@@ -82,57 +85,71 @@ function subjectsIn(place, subjects) {
   });
 }
 
-function runPlace(place, cells, subjects, rounds, seconds) {
+const shownSubject = ({ name, ours = false, ceiling = false, secondary = false, isClone = false }) => ({
+  name,
+  ours,
+  ceiling,
+  secondary,
+  isClone,
+});
+
+/** Fills in `samples` of `figures`; `tell` is called after each round. */
+function runPlace({ place, figures, subjects, rounds, seconds, tell }) {
   return inPlace(place, async (root) => {
     const base = join(root, 'base.img');
     makeBase(base);
-    const figures = cells.map((cell) => ({ cell, samples: new Map(subjects.map(({ name }) => [name, []])) }));
     for (let round = 0; round < rounds; round++) {
       for (const { cell, samples } of figures) {
         for (const subject of turned(subjects, round)) {
           if (cell.needs !== undefined && !subject.carries.includes(cell.needs)) continue;
-          samples.get(subject.name).push(await runCell(cell, subject, base, join(root, 'run'), seconds));
+          samples[subject.name].push(await runCell(cell, subject, base, join(root, 'run'), seconds));
         }
         say(`${place}: round ${round + 1} of ${rounds}, ${cell.name}`);
       }
+      tell();
     }
-    return {
-      place,
-      subjects: subjects.map(({ name, ours = false, ceiling = false, secondary = false, isClone = false }) => ({
-        name,
-        ours,
-        ceiling,
-        secondary,
-        isClone,
-      })),
-      cells: figures.map(({ cell, samples }) => ({ cell, samples: Object.fromEntries(samples) })),
-    };
   });
 }
 
-const [rounds, seconds] = [Number(values.rounds), Number(values.seconds)];
-const cells = CELLS.filter(({ name }) => name.includes(values.cells));
-const subjects = SUBJECTS.filter((subject) => {
-  if (!subject.name.includes(values.subjects) && !subject.ours && !subject.ceiling) return false;
-  const lacking = missing(subject);
-  if (lacking.length > 0) say(`left out: ${subject.name}, for want of ${lacking.join(', ')}`);
-  return lacking.length === 0;
-});
-const names = values.place ?? defaultPlaces(say);
-const places = [];
-for (const place of names) places.push(await runPlace(place, cells, subjectsIn(place, subjects), rounds, seconds));
-const result = {
-  at: new Date().toISOString(),
-  rounds,
-  seconds,
-  places,
-  startUp: startUp(rounds * 3),
-  memory: await memory(subjectsIn(undefined, subjects), names[0]),
-  boot: hasProgram('qemu-system-x86_64') ? await boot(rounds) : undefined,
-};
+/** All that there is to be known, and told to `keep` whenever there is more. */
+async function run(keep) {
+  const [rounds, seconds] = [Number(values.rounds), Number(values.seconds)];
+  const cells = CELLS.filter(({ name }) => name.includes(values.cells));
+  const subjects = SUBJECTS.filter((subject) => {
+    if (!subject.name.includes(values.subjects) && !subject.ours && !subject.ceiling) return false;
+    const lacking = missing(subject);
+    if (lacking.length > 0) say(`left out: ${subject.name}, for want of ${lacking.join(', ')}`);
+    return lacking.length === 0;
+  });
+  const names = values.place ?? defaultPlaces(say);
+  const result = {
+    at: new Date().toISOString(),
+    rounds,
+    seconds,
+    places: [],
+    startUp: startUp(rounds * 3),
+    memory: await memory(subjectsIn(undefined, subjects), names[0]),
+    boot: hasProgram('qemu-system-x86_64') ? await boot(rounds) : undefined,
+  };
+  for (const place of names) {
+    const here = subjectsIn(place, subjects);
+    const figures = cells.map((cell) => ({ cell, samples: Object.fromEntries(here.map(({ name }) => [name, []])) }));
+    result.places.push({ place, subjects: here.map(shownSubject), cells: figures });
+    await runPlace({ place, figures, subjects: here, rounds, seconds, tell: () => keep(result) });
+  }
+  return result;
+}
+
+function keepIn(path, result) {
+  if (path !== undefined) fs.writeFileSync(path, `${JSON.stringify(result, undefined, 2)}\n`);
+}
+
+const result =
+  values.from === undefined
+    ? await run((sofar) => keepIn(values.json, sofar))
+    : JSON.parse(fs.readFileSync(values.from, 'utf8'));
 const text = report(result);
 console.log(text);
-if (values.json !== undefined) fs.writeFileSync(values.json, `${JSON.stringify(result, undefined, 2)}\n`);
 if (values.write) {
   fs.writeFileSync(new URL('./REPORT.md', import.meta.url), text);
   const readme = new URL('../../README.md', import.meta.url);
