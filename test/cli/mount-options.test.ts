@@ -49,6 +49,7 @@ test('nothing given', async () => {
     names: ['disk.raw'],
     suffixes: ['.raw'],
     storeDirectory: '/var/tmp',
+    storeStrategy: 'sparse',
     transport: 'kernel',
     cacheMode: 'writeback',
     aio: 'auto',
@@ -67,7 +68,7 @@ test('nothing given', async () => {
 test('everything given', async () => {
   const args = [
     ...['--store', 'here', '--name', 'größer disk.qcow2', '--size', '130000', '--cache', 'none', '--threads', '2'],
-    ...['--aio', 'io_uring'],
+    ...['--aio', 'io_uring', '--store-strategy', 'auto'],
     ...[
       '--read-only',
       '--allow-other',
@@ -86,6 +87,7 @@ test('everything given', async () => {
     names: ['größer disk.qcow2'],
     suffixes: ['.raw', '.qcow2'],
     storeDirectory: resolve('here'),
+    storeStrategy: 'auto',
     sizeBytes: 130_000,
     transport: 'kernel',
     cacheMode: 'none',
