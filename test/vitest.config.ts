@@ -1,5 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
+/** For what hangs; a busy machine must not decide a test. */
+const TIMEOUTS = { testTimeout: 120_000, hookTimeout: 120_000 };
+
 /**
  * `unit` needs nothing but Node. `integration` mounts for real, one file at a time, since two would see each other's
  * disks: verify-job.sh keeps apart what it runs side by side.
@@ -12,6 +15,7 @@ export default defineConfig({
           name: 'unit',
           root: import.meta.dirname,
           include: ['{lib,sys,base,overlay,fs,fuse,transport,cli,daemon}/**/*.test.ts', 'structure.test.ts'],
+          ...TIMEOUTS,
         },
       },
       {
@@ -20,8 +24,7 @@ export default defineConfig({
           root: import.meta.dirname,
           include: ['{integration,conformance,fault,property,guest}/**/*.test.ts', 'readme.test.ts'],
           fileParallelism: false,
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
+          ...TIMEOUTS,
         },
       },
     ],
