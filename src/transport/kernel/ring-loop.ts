@@ -8,9 +8,8 @@
  */
 import { ELSEWHERE, type FuseServer } from '../../fuse/server.ts';
 import { STEP, type Step, type TransferServer } from '../../fuse/transfer-server.ts';
-import { EAGAIN, EINTR, ENODEV, ENOENT, errnoName, OK } from '../../lib/errno.ts';
+import { EAGAIN, EINTR, ENODEV, ENOENT, errnoName } from '../../lib/errno.ts';
 import { addressOf, Ring } from '../../sys/io-uring.ts';
-import { nonBlocking } from '../../sys/libc.ts';
 import { preadMemory, pwriteMemory, readMemory, writeMemory } from '../../sys/memory-io.ts';
 import type { AtOnce } from './at-once.ts';
 import { type HandOver, RING_ENTRIES, SLOTS } from './hand-over.ts';
@@ -58,6 +57,7 @@ export class RingLoop {
   #away = 0;
   readonly #onBacklog: () => void;
 
+  /** @param fuseFd that does not make a read wait (O_NONBLOCK) */
   constructor(
     fuseFd: number,
     server: TransferServer,
@@ -68,9 +68,6 @@ export class RingLoop {
     onBacklog: () => void,
   ) {
     this.#fuseFd = fuseFd;
-    // To look for a request without waiting: 6 % more random 4k reads of one job than with reads through the ring.
-    const errno = nonBlocking(fuseFd);
-    if (errno !== OK) throw new Error(`/dev/fuse: ${errnoName(errno)}`);
     const ring = Ring.open(RING_ENTRIES);
     if (typeof ring === 'number') throw new Error(`io_uring_setup: ${errnoName(ring)}`);
     this.#ring = ring;
@@ -160,7 +157,7 @@ export class RingLoop {
     else this.#pollMs = Math.min(MOST_POLL_MS, Math.max(LEAST_POLL_MS, this.#pollMs * 2));
   }
 
-  /** Takes up the next request; false when there is none. */
+  /** Takes up the next request; false when there is none. Through the ring it would be 6 % fewer random 4k reads of one job. */
   #take(): boolean {
     const slot = this.#free[this.#freeCount - 1] as number;
     const result = readMemory(this.#fuseFd, this.#addresses[slot] as number, this.#server.requestBytes);

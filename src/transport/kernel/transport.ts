@@ -94,7 +94,7 @@ class KernelConnection implements Connection {
   }
 
   #ringTask(): RingTask {
-    // A ring takes only descriptors that never make it wait.
+    // The thread with the ring must not wait for a request: it has others under way.
     const errno = nonBlocking(this.#fuseFd);
     if (errno !== OK) throw new CowfsError('failed', `/dev/fuse cannot be made non-blocking: ${errnoName(errno)}`);
     return {
