@@ -5,6 +5,9 @@ import fs from 'node:fs';
 import os from 'node:os';
 import { version } from 'node:process';
 
+/** What was found out about the figures, written by hand; the last part of the report. */
+const FINDINGS = new URL('./findings.md', import.meta.url);
+
 const OLD_PEERS = ['qemu-storage-daemon', 'nbdkit cow + nbdfuse'];
 
 function median(samples) {
@@ -126,7 +129,7 @@ export function report({ at, rounds, places, startUp, memory, boot }) {
       '',
     );
   }
-  return lines.join('\n');
+  return [...lines, fs.readFileSync(FINDINGS, 'utf8')].join('\n');
 }
 
 function cloneText(ratios) {
