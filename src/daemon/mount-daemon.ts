@@ -30,7 +30,7 @@ import { mountedDevice } from './mountpoint.ts';
 import type { MountOptions } from './options.ts';
 import { prepare } from './prepare.ts';
 import { type MountStatus, withHandlesOf } from './status.ts';
-import { againstPassthrough, type ChosenStrategy } from './store-strategy.ts';
+import type { ChosenStrategy } from './store-strategy.ts';
 import { TakeDown } from './take-down.ts';
 import type { Watcher } from './watcher.ts';
 
@@ -104,7 +104,7 @@ export class MountDaemon {
         request: { mountpoint, source: base.path, readOnly, allowOther },
         fuseFd,
         cacheMode,
-        passthrough: strategy.strategy === 'reflink' && againstPassthrough(options) === undefined,
+        passthrough: strategy.passthrough,
         describe,
         aio,
         threads,

@@ -2,10 +2,11 @@
  * Where daemons leave word of themselves: /run/cowfs for root, $XDG_RUNTIME_DIR/cowfs for others; without one of
  * these, a directory of the user's own in the system's temporary place. Mode 0700, and only taken if it is ours.
  */
-import { accessSync, constants, lstatSync, mkdirSync, readFileSync } from 'node:fs';
+import { accessSync, constants, lstatSync, mkdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CowfsError } from '../lib/error.ts';
+import { userNamespace } from '../sys/user-namespace.ts';
 
 /**
  * The directory, made if need be.
@@ -33,8 +34,7 @@ function runtimeCandidates(): string[] {
 
 /** Root of a user namespace is somebody else outside, where the directory's name must not collide. */
 function temporaryName(uid: number): string {
-  const [inside, outside, count] = readFileSync('/proc/self/uid_map', 'utf8').trim().split(/\s+/);
-  const isInitial = inside === '0' && outside === '0' && count === '4294967295';
+  const { isInitial, outside } = userNamespace();
   return isInitial ? `cowfs-${uid}` : `cowfs-${outside}-userns-${uid}`;
 }
 

@@ -8,42 +8,54 @@
  * The page cache grows by the same for both, but for readahead. Besides, a clone has the file system note at the base that
  * its blocks are shared.
  */
-import { closeSync, existsSync, readFileSync } from 'node:fs';
+import { closeSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import type { OpenedBase } from '../base/open.ts';
-import { EINVAL, ENOTTY, EOPNOTSUPP, type Errno, errnoName, OK } from '../lib/errno.ts';
+import { EINVAL, ENOTTY, EOPNOTSUPP, EXDEV, errnoName, OK } from '../lib/errno.ts';
 import { CowfsError } from '../lib/error.ts';
 import { openTempStore } from '../overlay/temp-store.ts';
 import { cloneInto } from '../sys/reflink.ts';
+import { userNamespace } from '../sys/user-namespace.ts';
 import type { MountOptions, StoreStrategy } from './options.ts';
 
 export interface ChosenStrategy {
   readonly strategy: StoreStrategy;
   /** Why it is that one. */
   readonly reason: string;
+  /** Whether the kernel is to read and write disks by itself, if it can. */
+  readonly passthrough: boolean;
 }
 
-const EXDEV: Errno = 18;
 /** linux/capability.h */
 const CAP_SYS_ADMIN = 21;
 /** The first with FUSE passthrough. */
 const PASSTHROUGH_SINCE = [6, 9] as const;
 
-/** @throws CowfsError of kind `missing` or `usage` where `reflink` is asked for and cannot be */
+/** @throws CowfsError of kind `missing` where `reflink` is asked for and cannot be */
 export function chooseStrategy(options: MountOptions, base: OpenedBase): ChosenStrategy {
   const { storeStrategy } = options;
-  if (storeStrategy === 'sparse') return { strategy: 'sparse', reason: 'the default, or asked for' };
+  if (storeStrategy === 'sparse') return sparse('the default, or asked for');
   const against = againstReflink(options, base);
+  const notByKernel = againstPassthrough(options);
   if (storeStrategy === 'reflink') {
-    if (against === undefined) return { strategy: 'reflink', reason: 'asked for' };
+    if (against === undefined)
+      return { strategy: 'reflink', reason: 'asked for', passthrough: notByKernel === undefined };
     throw new CowfsError(
       'missing',
       `--store-strategy reflink: ${against}; leave it out, or give --store-strategy sparse`,
     );
   }
-  const reason = againstPassthrough(options) ?? against;
-  if (reason !== undefined) return { strategy: 'sparse', reason };
-  return { strategy: 'reflink', reason: 'the file system shares blocks, and the kernel can pass by' };
+  const reason = notByKernel ?? against;
+  if (reason !== undefined) return sparse(reason);
+  return {
+    strategy: 'reflink',
+    reason: 'the file system shares blocks, and the kernel can pass by',
+    passthrough: true,
+  };
+}
+
+function sparse(reason: string): ChosenStrategy {
+  return { strategy: 'sparse', reason, passthrough: false };
 }
 
 /** What stands against a clone; undefined if nothing does. */
@@ -67,7 +79,7 @@ function againstReflink(options: MountOptions, { kind, path, descriptor }: Opene
 }
 
 /** What keeps the kernel from reading and writing past us; undefined if nothing does. */
-export function againstPassthrough({ transport, cacheMode }: MountOptions): string | undefined {
+function againstPassthrough({ transport, cacheMode }: MountOptions): string | undefined {
   if (transport !== 'kernel') return `--transport ${transport} cannot pass requests by`;
   if (cacheMode === 'none') return '--cache none has every request come here';
   const [major = 0, minor = 0] = release().split('.').map(Number);
@@ -76,15 +88,7 @@ export function againstPassthrough({ transport, cacheMode }: MountOptions): stri
     return `Linux ${release()} cannot pass requests by: it needs ${PASSTHROUGH_SINCE.join('.')}`;
   }
   if (!hasCapability(CAP_SYS_ADMIN)) return 'only root can have the kernel pass requests by';
-  return isInUserNamespace() ? 'root of a user namespace cannot have the kernel pass requests by' : undefined;
-}
-
-const UID_MAP = '/proc/self/uid_map';
-
-/** user_namespaces(7): only the first one maps all users to themselves. */
-function isInUserNamespace(): boolean {
-  // Without it the kernel has no such namespaces.
-  return existsSync(UID_MAP) && !/^\s*0\s+0\s+4294967295\s*$/.test(readFileSync(UID_MAP, 'latin1'));
+  return userNamespace().isInitial ? undefined : 'root of a user namespace cannot have the kernel pass requests by';
 }
 
 /** proc_pid_status(5), CapEff */

@@ -4,7 +4,7 @@
 import { EFBIG, EINVAL, EOPNOTSUPP, type Errno, OK } from '../lib/errno.ts';
 import { MAX_DISK_BYTES } from '../overlay/block.ts';
 import type { SessionDisk } from '../overlay/sessions.ts';
-import type { Transfer } from '../overlay/transfer.ts';
+import { tryDiscard } from '../overlay/transfer.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../sys/libc.ts';
 
 /** @returns EOPNOTSUPP for modes that a disk has no use for, else what the disk says */
@@ -28,18 +28,12 @@ export function fallocateOn(disk: SessionDisk, mode: number, offset: number, len
 }
 
 /** As `fallocateOn`, where that needs no waiting; false, and nothing has happened, where it would, or is an error. */
-export function tryFallocate(
-  transfer: Transfer,
-  disk: SessionDisk,
-  mode: number,
-  offset: number,
-  length: number,
-): boolean {
+export function tryFallocate(disk: SessionDisk, mode: number, offset: number, length: number): boolean {
   const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
   const wanted = mode & ~FALLOC_FL_KEEP_SIZE;
   const isDiscard =
     wanted === FALLOC_FL_PUNCH_HOLE
       ? keepSize
       : wanted === FALLOC_FL_ZERO_RANGE && (keepSize || offset + length <= disk.sizeBytes);
-  return isDiscard && length > 0 && offset + length <= MAX_DISK_BYTES && transfer.discard(disk, offset, length);
+  return isDiscard && length > 0 && offset + length <= MAX_DISK_BYTES && tryDiscard(disk, offset, length);
 }

@@ -52,7 +52,7 @@ export class Lane {
     const file = this.#enter(node, true);
     if (file === undefined) return false;
     try {
-      const isDone = tryFallocate(this.transfer, file.disk, mode, offset, length);
+      const isDone = tryFallocate(file.disk, mode, offset, length);
       if (isDone) file.attributes.touch();
       return isDone;
     } finally {

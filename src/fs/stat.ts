@@ -1,7 +1,6 @@
 /**
  * What stat(2) and statfs(2) say of directories, disks and the mount. Any thread.
  */
-
 import { BLOCK_BYTES } from '../overlay/block.ts';
 import type { Sessions } from '../overlay/sessions.ts';
 import { SharedAttributes } from './attributes.ts';

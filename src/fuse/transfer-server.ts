@@ -1,7 +1,8 @@
 /**
  * READ and WRITE for a thread that moves no bytes itself: what has to be moved for a request, step by step, and the reply
- * behind it; also FALLOCATE where that moves none. Each request under way has a slot, with memory that it and its reply share. Whatever is not simple is handed
- * over, whole and unchanged, to a `FuseServer` elsewhere. Bytes in, steps out: no descriptor is used here.
+ * behind it; also FALLOCATE where that moves none. Each request under way has a slot, with memory that it and its reply
+ * share. Whatever is not simple is handed over, whole and unchanged, to a `FuseServer` elsewhere. Bytes in, steps out: no
+ * descriptor is used here.
  */
 import type { Counters } from '../fs/counters.ts';
 import { isSynchronous } from '../fs/handle-kinds.ts';

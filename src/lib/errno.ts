@@ -21,6 +21,7 @@ export const EAGAIN: Errno = errno.EAGAIN;
 export const EACCES: Errno = errno.EACCES;
 export const EBUSY: Errno = errno.EBUSY;
 export const EEXIST: Errno = errno.EEXIST;
+export const EXDEV: Errno = errno.EXDEV;
 export const ENODEV: Errno = errno.ENODEV;
 export const ENOTDIR: Errno = errno.ENOTDIR;
 export const EISDIR: Errno = errno.EISDIR;

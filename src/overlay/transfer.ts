@@ -105,28 +105,6 @@ export class Transfer {
     return isWhole ? PLAN.MOVE : PLAN.COPY_UP;
   }
 
-  /**
-   * `Disk.discard`, where that is but a change of states: of whole blocks of which none takes space in the store. Nothing is
-   * left to finish. Others have to wait for the store's file system.
-   *
-   * @returns whether it is done; if not, nothing has happened
-   */
-  discard(disk: SessionDisk, offset: number, length: number): boolean {
-    if (disk instanceof ClonedDisk) return false;
-    const { locks, layer } = disk;
-    const first = Math.floor(offset / BLOCK_BYTES);
-    const count = disk.discardEnd(offset + length) / BLOCK_BYTES - first;
-    if (offset % BLOCK_BYTES !== 0 || !Number.isInteger(count) || count < 1 || count > MOST_DISCARDED) return false;
-    if (!locks.tryLock(first, first + count - 1)) return false;
-    try {
-      if (layer.map.occupied(first, count) > 0) return false;
-      layer.map.set(first, count, ZERO);
-      return true;
-    } finally {
-      locks.unlock(first, first + count - 1);
-    }
-  }
-
   /** What lies past the end is for `ClonedDisk` to find out, when fewer bytes have moved. */
   #inFile({ fd }: ClonedDisk, offset: number): Plan {
     this.fd = fd;
@@ -165,5 +143,27 @@ export class Transfer {
     if (disk === undefined || this.#first === IN_PLACE) return;
     disk.account.refund(this.#added);
     disk.locks.unlock(this.#first, this.#first + this.#count - 1);
+  }
+}
+
+/**
+ * `Disk.discard`, where that is but a change of states: of whole blocks of which none takes space in the store. Others have
+ * to wait for the store's file system.
+ *
+ * @returns whether it is done; if not, nothing has happened
+ */
+export function tryDiscard(disk: SessionDisk, offset: number, length: number): boolean {
+  if (disk instanceof ClonedDisk) return false;
+  const { locks, layer } = disk;
+  const first = Math.floor(offset / BLOCK_BYTES);
+  const count = disk.discardEnd(offset + length) / BLOCK_BYTES - first;
+  if (offset % BLOCK_BYTES !== 0 || !Number.isInteger(count) || count < 1 || count > MOST_DISCARDED) return false;
+  if (!locks.tryLock(first, first + count - 1)) return false;
+  try {
+    if (layer.map.occupied(first, count) > 0) return false;
+    layer.map.set(first, count, ZERO);
+    return true;
+  } finally {
+    locks.unlock(first, first + count - 1);
   }
 }

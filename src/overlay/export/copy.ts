@@ -2,13 +2,12 @@
  * Moves bytes from one file to another for export and commit: by the kernel where it can (copy_file_range(2) shares the
  * blocks on file systems that can), else through a buffer. In a command's process.
  */
-import { EINVAL, ENOSYS, EOPNOTSUPP, type Errno, errnoName, isNoSpace, OK } from '../../lib/errno.ts';
+import { EINVAL, ENOSYS, EOPNOTSUPP, type Errno, EXDEV, errnoName, isNoSpace, OK } from '../../lib/errno.ts';
 import { CowfsError } from '../../lib/error.ts';
 import { bytesMoved, writeAll } from '../../sys/file-bytes.ts';
 import { copyFileRange, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate } from '../../sys/libc.ts';
 import type { ExportSource } from './source.ts';
 
-const EXDEV: Errno = 18;
 /** What says that the kernel cannot between these two (copy_file_range(2)). */
 const NOT_BY_KERNEL: readonly Errno[] = [EXDEV, EINVAL, ENOSYS, EOPNOTSUPP];
 /** So much at a time that a progress bar moves. */

@@ -2,9 +2,11 @@
  * A copy of what a kept disk has, for whoever reads it as a whole while the disk goes on: shares the blocks where the file
  * system can, and is copied where that takes a moment. Main thread of the daemon, while nobody is in the session.
  */
-import { closeSync, constants, copyFileSync } from 'node:fs';
+import { closeSync } from 'node:fs';
+import { OK } from '../../lib/errno.ts';
 import { reasonOf } from '../../lib/error.ts';
 import { copyFileRange } from '../../sys/libc.ts';
+import { cloneInto } from '../../sys/reflink.ts';
 import { openUnnamed } from '../../sys/unnamed-file.ts';
 import { BLOCK_BYTES, STORE } from '../block.ts';
 import type { Layer } from '../layer.ts';
@@ -24,12 +26,7 @@ export function cloneStore(directory: string, layer: Layer, writtenBytes: number
   } catch (error) {
     return reasonOf(error);
   }
-  try {
-    copyFileSync(`/proc/self/fd/${layer.store.fd}`, `/proc/self/fd/${fd}`, constants.COPYFILE_FICLONE_FORCE);
-    return fd;
-  } catch {
-    // The file system cannot.
-  }
+  if (cloneInto(layer.store.fd, fd) === OK) return fd;
   const reason = writtenBytes > MOST_COPIED_BYTES ? 'its file system cannot share blocks' : copyBlocks(layer, fd);
   if (reason === undefined) return fd;
   closeSync(fd);
