@@ -19,6 +19,7 @@ import { HoldQueue } from './hold.ts';
 import type { RingTask } from './messages.ts';
 import { mountFuse } from './mount.ts';
 import { openSession, WorkerPool } from './pool.ts';
+import { raiseReadAhead } from './read-ahead.ts';
 import { SizeDesk } from './size-desk.ts';
 
 export const kernelTransport: Transport = {
@@ -26,6 +27,8 @@ export const kernelTransport: Transport = {
     const aio = chooseAio(task);
     const fuseFd = task.fuseFd ?? (await mountFuse(task.request));
     const session = shakeHands(fuseFd, task);
+    const notRaised = raiseReadAhead(task.request.mountpoint);
+    if (notRaised !== undefined) task.warn(notRaised);
     const fs = task.describe({
       coherentDirect: session.directIoAllowMmap,
       sizeMayLag: session.writebackCache,
