@@ -11,6 +11,7 @@ import type { CowFs } from '../fs/cow-fs.ts';
 import { keeperThread, MAIN_THREAD, openFs } from '../fs/spec.ts';
 import { errnoName, OK } from '../lib/errno.ts';
 import { CowfsError } from '../lib/error.ts';
+import { compileSooner } from '../lib/tiering.ts';
 import { version } from '../lib/version.ts';
 import { abortConnection } from '../transport/abort.ts';
 import { loadTransport } from '../transport/load.ts';
@@ -38,6 +39,8 @@ import type { Watcher } from './watcher.ts';
 const SWEEP_MS = 500;
 /** How long a worker may be at its last request when the mount is gone. */
 const STRAGGLERS_MS = 3000;
+/** How long after the mount is there nobody waits any more for what follows a mount at once. */
+const SETTLED_MS = 50;
 
 interface Mounted extends Attachment {
   readonly base: OpenedBase;
@@ -83,6 +86,7 @@ export class MountDaemon {
     try {
       const daemon = await MountDaemon.#mount(options, journal, takeDown);
       await daemon.#serving.ready;
+      setTimeout(compileSooner, SETTLED_MS).unref();
       return daemon;
     } catch (error) {
       await takeDown.run();
