@@ -99,9 +99,3 @@ export class HandOver {
 function entryAt(position: number): number {
   return WORD.ENTRIES + (position & (SLOTS - 1)) * ENTRY_WORDS;
 }
-
-/** The memory of each slot. */
-export function slotsOf(memory: SharedArrayBuffer): Uint8Array<SharedArrayBuffer>[] {
-  const bytes = memory.byteLength / SLOTS;
-  return Array.from({ length: SLOTS }, (_, slot) => new Uint8Array(memory, slot * bytes, bytes));
-}

@@ -5,7 +5,6 @@
 import { closeSync } from 'node:fs';
 import { type FsSpec, firstLane, MAIN_THREAD, openFs } from '../../fs/spec.ts';
 import type { Session } from '../../fuse/init.ts';
-import { slotBytes } from '../../fuse/transfer-server.ts';
 import { errnoName, OK } from '../../lib/errno.ts';
 import { CowfsError, reasonOf } from '../../lib/error.ts';
 import { Ring } from '../../sys/io-uring.ts';
@@ -14,13 +13,14 @@ import { GeneratedFiles } from '../generated-files.ts';
 import type { AioMode, Connection, DaemonSide, Serving, Transport, TransportTask } from '../transport.ts';
 import { unmountFuse } from '../unmount.ts';
 import { GeneratedDesk } from './generated-desk.ts';
-import { HandOver, RING_ENTRIES, SLOTS } from './hand-over.ts';
+import { HandOver, RING_ENTRIES } from './hand-over.ts';
 import { HoldQueue } from './hold.ts';
 import type { RingTask } from './messages.ts';
 import { mountFuse } from './mount.ts';
 import { openSession, WorkerPool } from './pool.ts';
 import { raiseReadAhead } from './read-ahead.ts';
 import { SizeDesk } from './size-desk.ts';
+import { createSlots } from './slot-memory.ts';
 
 export const kernelTransport: Transport = {
   async mount(task) {
@@ -101,7 +101,7 @@ class KernelConnection implements Connection {
     const errno = nonBlocking(this.#fuseFd);
     if (errno !== OK) throw new CowfsError('failed', `/dev/fuse cannot be made non-blocking: ${errnoName(errno)}`);
     return {
-      slots: new SharedArrayBuffer(SLOTS * slotBytes(this.#session.maxTransferBytes)),
+      slots: createSlots(this.#session.maxTransferBytes),
       handOver: HandOver.create(),
       firstLane: firstLane(this.#task.threads),
     };

@@ -11,11 +11,12 @@ import { reasonOf } from '../../lib/error.ts';
 import { setIoFlusher } from '../../sys/libc.ts';
 import { openTrace } from '../trace-log.ts';
 import { AtOnce } from './at-once.ts';
-import { HandOver, slotsOf } from './hand-over.ts';
+import { HandOver } from './hand-over.ts';
 import { serveHandedOver } from './helper-loop.ts';
 import { serveConnection } from './loop.ts';
 import type { WorkerMessage, WorkerTask } from './messages.ts';
 import { RingLoop } from './ring-loop.ts';
+import { slotsOf } from './slot-memory.ts';
 
 const port = parentPort;
 if (port === null) throw new Error('worker.ts is started by the pool');
