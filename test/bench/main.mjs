@@ -129,7 +129,7 @@ async function run(keep) {
     places: [],
     startUp: startUp(rounds * 3),
     memory: await memory(subjectsIn(undefined, subjects), names[0]),
-    boot: hasProgram('qemu-system-x86_64') ? await boot(rounds) : undefined,
+    boot: hasProgram('qemu-system-x86_64') ? await boot(rounds * 3) : undefined,
   };
   for (const place of names) {
     const here = subjectsIn(place, subjects);
