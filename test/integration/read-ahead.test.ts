@@ -1,7 +1,8 @@
 /** How far the kernel reads ahead on a mount: root's to set, where sysfs lets it. */
-import { closeSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, type TestContext, test } from 'vitest';
+import { mountAt } from '../../src/sys/mountinfo.ts';
 import { COWFS, isRoot, makeBase, makeMountpoint, mountDisk, mustCowfs, run, scratch } from '../harness.ts';
 import { skipUnless } from './machine-support.ts';
 
@@ -21,7 +22,7 @@ test('a reader in sequence makes requests of half a MiB', (context) => {
     '--log-file',
     log,
   ]);
-  expect(readFileSync(`/sys/class/bdi/0:${statSync(mountpoint).dev}/read_ahead_kb`, 'utf8')).toBe('512\n');
+  expect(readFileSync(`/sys/class/bdi/${mountAt(mountpoint)?.device}/read_ahead_kb`, 'utf8')).toBe('512\n');
   const fd = openSync(disk, 'r');
   const chunk = Buffer.alloc(65_536);
   while (readSync(fd, chunk) > 0);

@@ -21,15 +21,15 @@ const REFUSALS: readonly number[] = [EACCES, EPERM, EROFS, ENOENT];
 /** @returns undefined, or why what should have been possible was not */
 export function raiseReadAhead(mountpoint: string): string | undefined {
   if (process.geteuid?.() !== 0) return undefined;
-  const device = mountAt(mountpoint)?.device;
-  // A mount that a parent made elsewhere.
-  if (device === undefined) return undefined;
-  const setting = `/sys/class/bdi/${device}/read_ahead_kb`;
   try {
+    const device = mountAt(mountpoint)?.device;
+    // A mount that a parent made elsewhere.
+    if (device === undefined) return undefined;
+    const setting = `/sys/class/bdi/${device}/read_ahead_kb`;
     // Whoever has set more meant it.
     if (Number(readFileSync(setting, 'utf8')) < READ_AHEAD_KIB) writeFileSync(setting, String(READ_AHEAD_KIB));
     return undefined;
   } catch (error) {
-    return REFUSALS.includes(errnoOf(error)) ? undefined : `${setting}: ${reasonOf(error)}`;
+    return REFUSALS.includes(errnoOf(error)) ? undefined : `how far to read ahead cannot be set: ${reasonOf(error)}`;
   }
 }
