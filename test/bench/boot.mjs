@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import { join, resolve } from 'node:path';
 import { COWFS, must } from './subjects.mjs';
+import { turned } from './turns.mjs';
 
 const MACHINE = ['-accel', 'tcg', '-cpu', 'max', '-m', '256', '-nodefaults', '-display', 'none', '-serial', 'stdio'];
 /** What guest-init says first. */
@@ -41,13 +42,14 @@ export async function boot(times) {
       cowfsMs.push(await bootMs(['-drive', `file=${disk},format=raw`]));
       must(COWFS, ['unmount', mountpoint]);
     };
+    const snapshot = ['-drive', `file=${image},format=raw,snapshot=on`];
     const onSnapshot = async () => {
-      snapshotMs.push(await bootMs(['-drive', `file=${image},format=raw,snapshot=on`]));
+      snapshotMs.push(await bootMs(snapshot));
     };
     // The first of all finds nothing in memory, neither QEMU nor the image.
-    await bootMs(['-drive', `file=${image},format=raw,snapshot=on`]);
+    await bootMs(snapshot);
     for (let count = 0; count < times; count++) {
-      for (const run of count % 2 === 0 ? [onCowfs, onSnapshot] : [onSnapshot, onCowfs]) await run();
+      for (const run of turned([onCowfs, onSnapshot], count)) await run();
     }
   } finally {
     fs.rmSync(root, { recursive: true, force: true });

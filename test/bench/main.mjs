@@ -21,6 +21,7 @@ import { defaultPlaces, inPlace, XFS } from './places.mjs';
 import { report, summary } from './report.mjs';
 import { startUp } from './start-up.mjs';
 import { hasProgram, missing, SUBJECTS } from './subjects.mjs';
+import { turned } from './turns.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -36,11 +37,6 @@ const { values } = parseArgs({
 });
 
 const say = (text) => process.stderr.write(`${text}\n`);
-
-/** By turns in another order each round, so that none always comes after the same one. */
-function turned(list, by) {
-  return list.map((_, index) => list[(index + by) % list.length]);
-}
 
 function makeBase(path) {
   const fd = fs.openSync(path, 'w');

@@ -1,16 +1,12 @@
 /** How far the kernel reads ahead on a mount: root's to set, where sysfs lets it. */
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, type TestContext, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { mountAt } from '../../src/sys/mountinfo.ts';
-import { COWFS, isRoot, makeBase, makeMountpoint, mountDisk, mustCowfs, run, scratch } from '../harness.ts';
-import { skipUnless } from './machine-support.ts';
+import { COWFS, makeBase, makeMountpoint, mountDisk, mustCowfs, run, scratch } from '../harness.ts';
+import { needsRoot, skipUnless } from './machine-support.ts';
 
 const MIB = 2 ** 20;
-
-function needsRoot(context: TestContext): void {
-  skipUnless(context, isRoot(), 'only root sets how far the kernel reads ahead');
-}
 
 test('a reader in sequence makes requests of half a MiB', (context) => {
   needsRoot(context);
