@@ -31,17 +31,21 @@ const CAP_SYS_ADMIN = 21;
 /** The first with FUSE passthrough. */
 const PASSTHROUGH_SINCE = [6, 9] as const;
 
-/** @throws CowfsError of kind `missing` where `reflink` is asked for and cannot be */
+/**
+ * @throws CowfsError where `reflink` is asked for and cannot be: of kind `usage` beside what has no clones anywhere,
+ *   `missing` where it is the file system that has none
+ */
 export function chooseStrategy(options: MountOptions, base: OpenedBase): ChosenStrategy {
   const { storeStrategy } = options;
   if (storeStrategy === 'sparse') return sparse('the default, or asked for');
-  const against = againstReflink(options, base);
+  const unfit = unfitForReflink(options, base);
+  const against = unfit ?? againstCloning(options, base);
   const notByKernel = againstPassthrough(options);
   if (storeStrategy === 'reflink') {
     if (against === undefined)
       return { strategy: 'reflink', reason: 'asked for', passthrough: notByKernel === undefined };
     throw new CowfsError(
-      'missing',
+      unfit === undefined ? 'missing' : 'usage',
       `--store-strategy reflink: ${against}; leave it out, or give --store-strategy sparse`,
     );
   }
@@ -58,21 +62,25 @@ function sparse(reason: string): ChosenStrategy {
   return { strategy: 'sparse', reason, passthrough: false };
 }
 
-/** What stands against a clone; undefined if nothing does. */
-function againstReflink(options: MountOptions, { kind, path, descriptor }: OpenedBase): string | undefined {
+/** What was asked for that no clone can be; undefined if nothing was. */
+function unfitForReflink(options: MountOptions, { kind, path }: OpenedBase): string | undefined {
   if (options.readOnly) return 'nothing is written to a read-only mount';
   if (options.overlay !== undefined) return 'an overlay file is no clone';
   if (options.maxStoreBytes !== undefined || options.maxSessionStoreBytes !== undefined) {
     return 'only a sparse store has a quota';
   }
-  if (kind !== 'file') return `${path} is a ${kind}`;
-  const store = openTempStore(options.storeDirectory);
+  return kind === 'file' ? undefined : `${path} is a ${kind}`;
+}
+
+/** What keeps base and store from sharing blocks, by trying it; undefined if nothing does. */
+function againstCloning({ storeDirectory }: MountOptions, { path, descriptor }: OpenedBase): string | undefined {
+  const store = openTempStore(storeDirectory);
   try {
     const errno = cloneInto(descriptor.fd, store);
     if (errno === OK) return undefined;
-    if (errno === EXDEV) return `${options.storeDirectory} is on another file system than ${path}`;
+    if (errno === EXDEV) return `${storeDirectory} is on another file system than ${path}`;
     if ([EOPNOTSUPP, ENOTTY, EINVAL].includes(errno)) return `the file system of ${path} cannot share its blocks`;
-    return `${path} cannot be cloned in ${options.storeDirectory} (${errnoName(errno)})`;
+    return `${path} cannot be cloned in ${storeDirectory} (${errnoName(errno)})`;
   } finally {
     closeSync(store);
   }

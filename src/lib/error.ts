@@ -3,6 +3,7 @@
  * and the cause for `--verbose`. Thrown by everything from `sys` up to the commands; not used while serving requests,
  * where an errno is enough.
  */
+import { getSystemErrorMap } from 'node:util';
 
 /**
  * - `usage`: the command line or an input is wrong.
@@ -30,6 +31,9 @@ export class CowfsError extends Error {
 /** The bare reason of any thrown value, without the system call and path that Node's messages repeat. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
+  // What could not be started: that message has the errno's name alone, behind the program's.
+  const system = 'errno' in error ? getSystemErrorMap().get(Number(error.errno)) : undefined;
+  if (system !== undefined) return `${system[1]} (${system[0]})`;
   const match = /^(E[A-Z0-9]+): ([^,]+)/.exec(error.message);
   return match?.[2] === undefined ? error.message : `${match[2]} (${match[1]})`;
 }

@@ -243,6 +243,9 @@ test('without root, or where a part is missing, it is sparse, and the status say
   }
   const refused = cowfs(['mount', base, mountpoint, '--store', elsewhere, ...REFLINK]);
   expectRefusal(refused, 4, 'reflink', 'another file system', '--store-strategy sparse');
+  const overlay = ['--store', place, '--overlay', join(place, 'vm.cow')];
+  const contradictory = cowfs(['mount', base, mountpoint, ...overlay, ...REFLINK]);
+  expectRefusal(contradictory, 2, 'reflink', 'overlay', '--store-strategy sparse');
   await expectNothingLeft(mountpoint);
 });
 

@@ -70,7 +70,7 @@ test('a command that is not there is 127, one that cannot be run 126, a disk tha
   chmodSync(plain, 0o644);
   // A directory in PATH that this user may not search would make it "permission denied" (execvp(3)).
   const env = { PATH: '/usr/bin:/bin' };
-  expectRefusal(cowfs(['run', base, '--', 'no-such-command', '{}'], { env }), 127, 'no-such-command');
+  expectRefusal(cowfs(['run', base, '--', 'no-such-command', '{}'], { env }), 127, 'no-such-command: no such file');
   expectRefusal(cowfs(['run', base, '--', join(directory, 'none')]), 127, join(directory, 'none'));
   expectRefusal(cowfs(['run', base, '--', plain]), 126, plain);
   expectRefusal(cowfs(['run', base, '--', directory]), 126, directory);

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { openSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { CowfsError, reasonOf } from '../../src/lib/error.ts';
@@ -17,6 +18,11 @@ test("Node's messages lose the system call and the path, which whoever catches n
     thrown = error;
   }
   expect(reasonOf(thrown)).toBe('no such file or directory (ENOENT)');
+});
+
+test('what could not be started is said in the same words', () => {
+  const { error } = spawnSync('/nowhere/at all', []);
+  expect(reasonOf(error)).toBe('no such file or directory (ENOENT)');
 });
 
 test.each<[unknown, string]>([
