@@ -2,19 +2,19 @@
  * The state of every block of a disk, two bits each, in a radix tree over the arena: three levels of 1024 pointers
  * above leaves of 1024 blocks (4 MiB of disk, 256 bytes of map). A pointer can also be an answer for everything
  * below it: all base (nothing was written there) or all zero (it was trimmed). So memory follows what was written,
- * 66 KiB a GiB in one piece, whatever the disk's size, and a trim of terabytes is a few words.
+ * 66 KiB a GiB in one piece, whatever the disk's size, a trim of terabytes is a few words, and what was written all over
+ * and then trimmed is passed over by its answers: SEEK_DATA over 64 GiB of it takes 0.2 ms, where its words took 15.
  *
  * Reading takes no lock and may run on any worker. Whoever sets states holds the range lock of those blocks; what is
  * published is never moved, and freed with the layer as a whole, when nobody reads it any more.
  */
 import type { Arena } from './arena.ts';
 import { BASE, type BlockIndex, type BlockState, ZERO } from './block.ts';
-import { BLOCKS_PER_WORD, LOW_BITS, maskOf, popcount, stateIn, written } from './block-bits.ts';
+import { LOW_BITS, popcount, stateIn, written } from './block-bits.ts';
 import type { KeptMemory } from './file/kept-memory.ts';
+import { changeLeaf, LEAF_BLOCKS, LEAF_WORDS, occupiedInLeaf, runInLeaf } from './leaf.ts';
 import { LAYER } from './shared.ts';
 
-const LEAF_BLOCKS = 1024;
-const LEAF_WORDS = LEAF_BLOCKS / BLOCKS_PER_WORD;
 const FANOUT_BITS = 10;
 const FANOUT = 1 << FANOUT_BITS;
 /** Levels of pointers below the root slot. */
@@ -24,7 +24,11 @@ const SPAN_LEAVES = [1, FANOUT, FANOUT ** 2, FANOUT ** 3] as const;
 
 const LEAVES = SPAN_LEAVES[LEVELS];
 
-/** Pointers that are answers: 0, the arena's fresh memory, is "all base". */
+/**
+ * Pointers that are answers: 0, the arena's fresh memory, is "all base". A negative one is "all zero", too, but with a
+ * leaf, at the index without the sign, which says the same and comes back into use with the next write.
+ */
+const ALL_BASE = 0;
 const ALL_ZERO = 1;
 const FIRST_NODE = 2;
 
@@ -68,7 +72,9 @@ export class BlockMap {
       const state = hasLeaf ? stateIn(word, inLeaf) : leaflessState(pointer);
       if (run > 0 && state !== this.runState) break;
       this.runState = state;
-      const found = hasLeaf ? this.#runIn(pointer, inLeaf, word, state) : this.#spanEnd(leaf) - at;
+      const found = hasLeaf
+        ? runInLeaf(this.#arena.words, pointer, inLeaf, word, state)
+        : this.#answerEnd(leaf, state, block + limit) - at;
       run += found;
       // Another state follows within the leaf.
       if (hasLeaf && inLeaf + found < LEAF_BLOCKS) break;
@@ -87,12 +93,9 @@ export class BlockMap {
         at = this.#spanEnd(leaf);
         continue;
       }
-      const inLeaf = at - leaf * LEAF_BLOCKS;
-      const shift = (inLeaf % BLOCKS_PER_WORD) * 2;
-      const taken = Math.min(BLOCKS_PER_WORD - (inLeaf % BLOCKS_PER_WORD), end - at);
-      const word = Atomics.load(this.#arena.words, pointer + (inLeaf >>> 4));
-      total += popcount(word & LOW_BITS & maskOf(shift, taken));
-      at += taken;
+      const stop = Math.min(end, (leaf + 1) * LEAF_BLOCKS);
+      total += occupiedInLeaf(this.#arena.words, pointer, at - leaf * LEAF_BLOCKS, stop - at);
+      at = stop;
     }
     return total;
   }
@@ -119,22 +122,18 @@ export class BlockMap {
           at = this.#spanEnd(leaf);
           continue;
         }
-        if (state === ZERO && at === this.#spanStart(leaf) && this.#spanEnd(leaf) <= end && this.#answer(pointer)) {
+        const isWhole = at === this.#spanStart(leaf) && this.#spanEnd(leaf) <= end;
+        if (state === ZERO && isWhole && this.#answer(pointer, ALL_ZERO)) {
           at = this.#spanEnd(leaf);
           continue;
         }
         pointer = this.#grow(leaf);
       }
-      const inLeaf = at - leaf * LEAF_BLOCKS;
-      const shift = (inLeaf % BLOCKS_PER_WORD) * 2;
-      const taken = Math.min(BLOCKS_PER_WORD - (inLeaf % BLOCKS_PER_WORD), end - at);
-      const mask = maskOf(shift, taken);
-      const index = pointer + (inLeaf >>> 4);
-      const old = Atomics.load(this.#arena.words, index);
-      const pattern = state * LOW_BITS;
-      writtenDelta += popcount(written(pattern & mask)) - popcount(written(old & mask));
-      Atomics.store(this.#arena.words, index, (old & ~mask) | (pattern & mask));
-      at += taken;
+      const stop = Math.min(end, (leaf + 1) * LEAF_BLOCKS);
+      writtenDelta += changeLeaf(this.#arena.words, pointer, at - leaf * LEAF_BLOCKS, stop - at, state);
+      // Nobody else can be at this leaf: all of its blocks are locked.
+      if (state === ZERO && stop - at === LEAF_BLOCKS) this.#answer(pointer, -pointer);
+      at = stop;
     }
     if (writtenDelta !== 0) Atomics.add(this.#control, LAYER.WRITTEN_BLOCKS, writtenDelta);
   }
@@ -198,13 +197,14 @@ export class BlockMap {
     this.#freeBelow(Atomics.exchange(this.#control, LAYER.ROOT, BASE), LEVELS);
   }
 
-  #freeBelow(pointer: number, level: number): void {
+  #freeBelow(slot: number, level: number): void {
+    const pointer = Math.abs(slot);
     if (pointer < FIRST_NODE) return;
     const words = level === 0 ? LEAF_WORDS : FANOUT;
     this.#arena.reach(pointer, words);
     if (level > 0) {
-      for (let slot = 0; slot < FANOUT; slot++) {
-        this.#freeBelow(Atomics.load(this.#arena.words, pointer + slot), level - 1);
+      for (let below = 0; below < FANOUT; below++) {
+        this.#freeBelow(Atomics.load(this.#arena.words, pointer + below), level - 1);
       }
     }
     this.#arena.free(pointer, words);
@@ -243,10 +243,25 @@ export class BlockMap {
     return this.#spanStart(leaf) + SPAN_LEAVES[this.#levelsBelow] * LEAF_BLOCKS;
   }
 
-  /** Turns the slot that the last `#find` stopped at into "all zero", unless another thread was faster. */
-  #answer(pointer: number): boolean {
+  /** The block after all that the slots from there on, within their node, answer with the same state; looks up to `end`. */
+  #answerEnd(leaf: number, state: BlockState, end: number): number {
+    const leaves = SPAN_LEAVES[this.#levelsBelow];
+    let answered = this.#spanEnd(leaf);
+    if (this.#levelsBelow === LEVELS) return answered;
+    let left = FANOUT - 1 - (Math.floor(leaf / leaves) & (FANOUT - 1));
+    for (let index = this.#slotIndex + 1; left > 0 && answered < end; left--, index++) {
+      // A plain element, as in `leaf.ts`: no node is followed from here.
+      const pointer = this.#slotWords[index] as number;
+      if (pointer >= FIRST_NODE || leaflessState(pointer) !== state) break;
+      answered += leaves * LEAF_BLOCKS;
+    }
+    return answered;
+  }
+
+  /** Turns the slot that the last `#find` stopped at into an answer, unless another thread was faster. */
+  #answer(pointer: number, answer: number): boolean {
     this.#arena.lock();
-    const unchanged = Atomics.compareExchange(this.#slotWords, this.#slotIndex, pointer, ALL_ZERO) === pointer;
+    const unchanged = Atomics.compareExchange(this.#slotWords, this.#slotIndex, pointer, answer) === pointer;
     this.#arena.unlock();
     return unchanged;
   }
@@ -261,6 +276,10 @@ export class BlockMap {
         if (pointer >= FIRST_NODE) return pointer;
         const slotWords = this.#slotWords;
         const slotIndex = this.#slotIndex;
+        if (pointer < ALL_BASE) {
+          Atomics.store(slotWords, slotIndex, -pointer);
+          continue;
+        }
         const isLeaf = this.#levelsBelow === 0;
         const words = isLeaf ? LEAF_WORDS : FANOUT;
         const node = arena.allocate(words);
@@ -271,23 +290,8 @@ export class BlockMap {
       arena.unlock();
     }
   }
-
-  /** Blocks from `inLeaf`, whose word is `word`, to the first of another state, or to the end of the leaf. */
-  #runIn(leafPointer: number, inLeaf: number, word: number, state: BlockState): number {
-    const words = this.#arena.words;
-    const pattern = state * LOW_BITS;
-    let differing = (word ^ pattern) >>> ((inLeaf % BLOCKS_PER_WORD) * 2);
-    let at = inLeaf;
-    for (;;) {
-      // The lowest differing bit is in the first block of another state.
-      if (differing !== 0) return at - inLeaf + ((31 - Math.clz32(differing & -differing)) >>> 1);
-      at += BLOCKS_PER_WORD - (at % BLOCKS_PER_WORD);
-      if (at === LEAF_BLOCKS) return at - inLeaf;
-      differing = Atomics.load(words, leafPointer + (at >>> 4)) ^ pattern;
-    }
-  }
 }
 
 function leaflessState(pointer: number): BlockState {
-  return pointer === ALL_ZERO ? ZERO : BASE;
+  return pointer === ALL_BASE ? BASE : ZERO;
 }

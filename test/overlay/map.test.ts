@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { Arena } from '../../src/overlay/arena.ts';
 import { BASE, type BlockState, RESERVED, STORE, ZERO } from '../../src/overlay/block.ts';
 import { BlockMap } from '../../src/overlay/map.ts';
@@ -236,6 +236,31 @@ describe('memory', () => {
     expect(stateAt(map, LIMIT - 1)).toBe(ZERO);
     map.clearFrom(0);
     expect(arena.usedBytes).toBe(64);
+  });
+
+  test('what was written all over and then trimmed is passed over in a few steps, and its leaves serve again', () => {
+    const { map, control, arena } = newMap();
+    const leaves = 1500;
+    const writeAll = (): void => {
+      for (let leaf = 0; leaf < leaves; leaf++) map.set(leaf * LEAF + 7, 1, STORE);
+    };
+    writeAll();
+    const used = arena.usedBytes;
+    map.set(0, leaves * LEAF, ZERO);
+    expect(control[LAYER.WRITTEN_BLOCKS]).toBe(0);
+    const reach = vi.spyOn(arena, 'reach');
+    expect(map.runAt(3, LIMIT - 3)).toBe(leaves * LEAF - 3);
+    expect(map.runState).toBe(ZERO);
+    // Two nodes with leaves, and the stretch without any.
+    expect(reach.mock.calls.length).toBeLessThanOrEqual(3 * 3);
+    reach.mockRestore();
+    expect(map.runAt(5, 11)).toBe(11);
+    expect(map.occupied(0, LIMIT)).toBe(0);
+    writeAll();
+    expect(arena.usedBytes).toBe(used);
+    expect([control[LAYER.WRITTEN_BLOCKS], map.occupied(0, LIMIT)]).toEqual([leaves, leaves]);
+    expect([stateAt(map, 6), stateAt(map, 7), stateAt(map, 8)].map(nameOf)).toEqual(['ZERO', 'STORE', 'ZERO']);
+    expect(map.runAt(LEAF + 8, LIMIT)).toBe(LEAF - 1);
   });
 
   test('a GiB written in one piece takes 66 KiB, the next one 64 more', () => {
