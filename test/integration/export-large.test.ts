@@ -111,7 +111,7 @@ test('64 GiB with 1 GiB written', { timeout: 900_000 }, async () => {
   await untilThawed(mountpoint, 60_000);
 });
 
-test('64 GiB with 65536 single blocks written, and a base trimmed from end to end', { timeout: 900_000 }, () => {
+test('64 GiB with 16384 single blocks written, and a base trimmed from end to end', { timeout: 900_000 }, () => {
   const directory = scratch();
   const base = join(directory, 'base.img');
   writeFileSync(base, filled(1, MIB));
@@ -119,9 +119,9 @@ test('64 GiB with 65536 single blocks written, and a base trimmed from end to en
   const { disk, mountpoint } = mountDisk(base, makeMountpoint(directory));
   const fd = openSync(disk, 'r+');
   const block = filled(7, 4096);
-  for (let at = 0; at < 65_536; at++) {
+  for (let at = 0; at < 16_384; at++) {
     block.writeUInt32LE(at + 1, 0);
-    writeSync(fd, block, 0, 4096, at * MIB);
+    writeSync(fd, block, 0, 4096, at * 4 * MIB);
   }
   closeSync(fd);
   for (const format of FORMAT_NAMES) {
@@ -129,7 +129,7 @@ test('64 GiB with 65536 single blocks written, and a base trimmed from end to en
     const { seconds, rssBytes } = measured(['export', disk, path, ...FORMATS[format]]);
     const bytes = allocatedBytes(path);
     console.log(
-      `${format}, blocks: ${seconds} s, ${(rssBytes / MIB).toFixed(0)} MiB of memory, ${(bytes / MIB).toFixed(1)} MiB for 256`,
+      `${format}, blocks: ${seconds} s, ${(rssBytes / MIB).toFixed(0)} MiB of memory, ${(bytes / MIB).toFixed(1)} MiB for 64`,
     );
     expect(rssBytes).toBeLessThan(MOST_RSS_BYTES);
     if (format !== 'raw') must('qemu-img', ['check', '-q', '-f', 'qcow2', path]);
