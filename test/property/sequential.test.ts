@@ -11,6 +11,7 @@ import { CACHE_MODES, type TransportName } from '../../src/transport/transport.t
 import { scratch, sha256 } from '../harness.ts';
 import { formatted, needsRoot } from '../integration/machine-support.ts';
 import { BASES, writeBase } from './base.ts';
+import { carriedOf, DIRECT } from './carried.ts';
 import { Comparison, type Crew, type Difference, type Fixture, makeCrew, stopCrew, withMount } from './comparison.ts';
 import { type Operation, PROCESSES, PROLOGUE, sequences } from './operation.ts';
 import { reduceList } from './reduce.ts';
@@ -23,12 +24,6 @@ const SEED = Number(process.env['COWFS_SEED'] ?? Math.floor(Math.random() * 2 **
 const LIVES = 3 * Number(process.env['COWFS_PROPERTY_LIVES'] ?? 1);
 const LIVES_OF_CLONES = Math.ceil(LIVES / 3);
 const SEQUENCES = 40;
-
-/**
- * In place of an operation: O_DIRECT. XFS answers such reads with EIO now and then where others map the file (dmesg: "Direct
- * I/O collision with buffered writes"), and refuses copy_file_range(2) that is not aligned, of a plain file, too.
- */
-const DIRECT = 'direct';
 
 interface Subject {
   readonly transport: TransportName;
@@ -54,12 +49,6 @@ const SUBJECTS: readonly Subject[] = [
 const REDUCE_TIMEOUT_MS = 40_000;
 /** Of operations in a failure's message; the seed has the others. */
 const MOST_LINES = 80;
-
-function carriedOf(ops: readonly Operation[], without: readonly string[]): readonly Operation[] {
-  const carried = ops.filter(({ op }) => !without.includes(op));
-  if (!without.includes(DIRECT)) return carried;
-  return carried.map((op) => (op.kind === DIRECT ? { ...op, kind: 'cached' } : op));
-}
 
 /** Runs one life; the difference's index counts its operations from the first one on. */
 async function live(

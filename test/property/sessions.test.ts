@@ -14,6 +14,7 @@ import { CACHE_MODES, type TransportName } from '../../src/transport/transport.t
 import { scratch } from '../harness.ts';
 import { formatted, needsRoot } from '../integration/machine-support.ts';
 import { type BaseKind, writeBase } from './base.ts';
+import { carriedOf, DIRECT } from './carried.ts';
 import { reduceList } from './reduce.ts';
 import { type SessionDifference, type SessionFixture, SessionMount } from './session-mount.ts';
 import { type Scope, type Step, type StepOutcome, sequencesOf } from './session-step.ts';
@@ -56,7 +57,7 @@ const SUBJECTS: readonly Subject[] = [
     without: [...NOT_BY_FUSE_NATIVE, 'map', 'mapRead', 'mapWrite', 'mapSync'],
   },
   // Served by the kernel itself, and by the daemon.
-  { transport: 'kernel', cacheMode: 'writeback', without: [], isClone: true },
+  { transport: 'kernel', cacheMode: 'writeback', without: [DIRECT], isClone: true },
   { transport: 'kernel', cacheMode: 'none', without: [], isClone: true },
 ];
 
@@ -146,10 +147,7 @@ describe.each(SUBJECTS)('--transport $transport --cache $cacheMode, clones: $isC
         seed,
         numRuns: SEQUENCES(fixture.diskBytes),
       });
-      const carried = sequences.map((steps) => [
-        ...PROLOGUE,
-        ...steps.filter(({ op }) => !subject.without.includes(op)),
-      ]);
+      const carried = sequences.map((steps) => [...PROLOGUE, ...carriedOf(steps, subject.without)]);
       let failure: { steps: readonly Step[]; message: string } | undefined;
       await SessionMount.with(fixture, async (mount) => {
         for (const steps of carried) {
@@ -204,7 +202,7 @@ describe.each(SUBJECTS)('--transport $transport --cache $cacheMode, clones: $isC
             numRuns: 1,
           }) as [Step[]];
           const fork: Step = { op: 'fork', p, name: parent, to: `${under}/a.raw` };
-          return [fork, ...random].filter(({ op }) => !subject.without.includes(op));
+          return carriedOf([fork, ...random], subject.without);
         });
         const expected: StepOutcome[][] = [];
         for (const lane of lanes) expected.push(await mount.expect(lane));
@@ -214,7 +212,7 @@ describe.each(SUBJECTS)('--transport $transport --cache $cacheMode, clones: $isC
         steps += lanes.flat().length;
         for (const [p, each] of differences.entries()) {
           if (each === undefined) continue;
-          const did = (lanes[p] as Step[]).slice(0, each.index + 1).map((step) => `  ${JSON.stringify(step)}`);
+          const did = (lanes[p] ?? []).slice(0, each.index + 1).map((step) => `  ${JSON.stringify(step)}`);
           failures.push(`round ${round}, process ${p}: ${each.message}; it did\n${did.join('\n')}`);
         }
         if (failures.length === 0) await mount.settle(round % 2 === 0);
