@@ -31,7 +31,7 @@ export class CowfsError extends Error {
 /** The bare reason of any thrown value, without the system call and path that Node's messages repeat. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  // What could not be started: that message has the errno's name alone, behind the program's.
+  // First by number: the message of what could not be started has the errno's name alone, behind the program's.
   const system = 'errno' in error ? getSystemErrorMap().get(Number(error.errno)) : undefined;
   if (system !== undefined) return `${system[1]} (${system[0]})`;
   const match = /^(E[A-Z0-9]+): ([^,]+)/.exec(error.message);

@@ -57,7 +57,7 @@ export class BlockMap {
 
   /**
    * How many blocks from `block` on share its state, at most `limit`; the state is in `runState`. One pass a word of
-   * 16 blocks; a stretch without leaves costs one step whatever its length.
+   * 16 blocks; a stretch without leaves costs one step whatever its length, trimmed leaves a look at each pointer.
    */
   runAt(block: BlockIndex, limit: number): number {
     let run = 0;
